@@ -1,0 +1,1 @@
+"""What Onethread does: tasks, conversations, turns, tools and LLM calls. No SQL, no chat SDK, no web framework."""

@@ -1,0 +1,33 @@
+"""Who asks, and what they may see."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.errors import NotAuthenticated
+
+ALL_SCOPES = frozenset({"tasks:read", "tasks:write", "chat", "admin"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """A user with what they may do. What they may not see is NotFound, never forbidden."""
+
+    user_id: UUID
+    admin: bool = False
+    scopes: frozenset[str] = ALL_SCOPES
+    reading_along: "Audience | None" = None
+    """Set for the agent's tools: their results are read by others too, so they see only what all of these may see."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """The readers of a conversation. `users` is None when that is everybody."""
+
+    conversation_id: UUID
+    users: frozenset[UUID] | None
+
+
+def require(principal: Principal, scope: str) -> None:
+    """Raises NotAuthenticated where the principal's token lacks the scope."""
+    if scope not in principal.scopes:
+        raise NotAuthenticated(f"This token lacks the scope {scope!r}. Create one that has it: onethread token create NAME --scope {scope}")

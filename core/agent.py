@@ -1,0 +1,321 @@
+"""The agent's loop: a model round, its tool calls, and again, until the reply is whole. Every effect is stored under the turn's fence."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import structlog
+
+from core import conversations, turns
+from core.access import Principal
+from core.drafts import Drafts, ReplyStream
+from core.errors import Conflict, LeaseLost, ModelFaltered, ModelRefused, OnethreadError, StorageUnavailable
+from core.ids import new_id
+from core.llm import history, window
+from core.logs import place_of
+from core.models import JSON, ApprovalStatus, Conversation, Step, ToolCall, ToolCallState, ToolRequest, Turn
+from core.ports import ChatModel, Lease, ModelRequest, RoundEnd, Storage, TextChunk, UnitOfWork
+from core.tools.registry import Tool, ToolContext, Toolset
+from core.usage import total
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+_STORAGE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRules:
+    max_rounds: int = 12
+    """In one attempt; the last one is asked for text only."""
+    approval_hours: float = 24.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """A claimed turn with what stays the same while it is being answered."""
+
+    turn: Turn
+    lease: Lease
+    began_at: datetime
+
+
+class Agent:
+    def __init__(self, *, storage: Storage, model: ChatModel, tools: Toolset, drafts: Drafts, rules: AgentRules) -> None:
+        self._storage = storage
+        self._model = model
+        self._tools = tools
+        self._drafts = drafts
+        self._rules = rules
+
+    async def answer(self, turn: Turn) -> None:
+        """Works on a claimed turn until it has ended or waits for a person.
+
+        Raises ModelError when the model failed, LeaseLost when the turn belongs to somebody else, StorageUnavailable.
+        """
+        job = _Job(turn=turn, lease=Lease(turn_id=turn.id, token=turn.lease_token), began_at=turn.started_at or turn.created_at)
+        while not await self._advance(job):
+            pass
+
+    async def _advance(self, job: _Job) -> bool:
+        """One model round or one tool call. True when there is nothing more to do for now."""
+        async with self._storage.read() as uow:
+            steps = await uow.steps.of_turns([job.turn.id])
+            calls = await uow.tool_calls.of_turns([job.turn.id])
+        if steps and (open_call := _first_open(steps[-1], calls)):
+            return await self._persist(lambda uow: self._call(uow, job, steps, *open_call))
+        return await self._round(job, steps)
+
+    # --- model rounds ---
+
+    async def _round(self, job: _Job, steps: list[Step]) -> bool:
+        request = await self._request(job, rounds=len(steps) - job.turn.first_step)
+        said = history.joined(step.content for step in steps)
+        status = f"Asking {job.turn.model} …"
+        stream_no = await self._persist(lambda uow: turns.begin_stream(uow, job.lease, text=said, status_message=status))
+        stream = self._drafts.open(job.turn, stream_no, said)
+        try:
+            end = await self._listen(request, stream)
+        finally:
+            stream.close()
+        if end.tool_requests and not request.tools_allowed:
+            raise ModelRefused(_TOO_MANY_ROUNDS.format(rounds=self._rules.max_rounds), reason="TOO_MANY_ROUNDS")
+        finished = await self._persist(lambda uow: self._store_round(uow, job, steps, end))
+        self._drafts.forget(job.lease)
+        return finished
+
+    async def _listen(self, request: ModelRequest, stream: ReplyStream) -> RoundEnd:
+        separator = "\n\n" if stream.text else ""
+        async with aclosing(self._model.stream(request)) as items:
+            async for item in items:
+                match item:
+                    case TextChunk(text=text) if text:
+                        stream.write(separator + text)
+                        separator = ""
+                    case RoundEnd():
+                        return item
+        raise ModelFaltered("The model's answer broke off. It is tried again.", reason="STREAM_CUT")
+
+    async def _store_round(self, uow: UnitOfWork, job: _Job, steps: list[Step], end: RoundEnd) -> bool:
+        step = Step(
+            turn_id=job.turn.id,
+            number=len(steps),
+            content=end.text,
+            tool_requests=end.tool_requests,
+            finish_reason=end.finish_reason,
+            model=job.turn.model,
+            usage=end.usage,
+            thinking=end.thinking,
+            created_at=uow.now,
+        )
+        calls = [_noted(step, index, request, uow.now) for index, request in enumerate(step.tool_requests)]
+        all_steps = [*steps, step]
+        text = history.joined(each.content for each in all_steps)
+        turn = await turns.store_step(uow, job.lease, step, calls, text=text)
+        if not calls:
+            await turns.finish(uow, turn, text=text, metadata=_metadata(turn, all_steps, uow.now))
+        return not calls
+
+    async def _request(self, job: _Job, rounds: int) -> ModelRequest:
+        async with self._storage.read() as uow:
+            transcript = await _transcript(uow, job.turn)
+        written = history.build(transcript, job.began_at)
+        bare = ModelRequest(
+            model=job.turn.model, messages=(), tools=self._tools.functions, tools_allowed=rounds < self._rules.max_rounds - 1
+        )
+        present = transcript.conversation.window_from_seq
+        first = await window.first_seq(written, bare, self._model, present)
+        if first != present:
+            await self._persist(lambda uow: _move_window(uow, job, transcript.conversation, first))
+        return replace(bare, messages=written.messages(first))
+
+    # --- tool calls ---
+
+    async def _call(self, uow: UnitOfWork, job: _Job, steps: list[Step], call: ToolCall, request: ToolRequest) -> bool:
+        """Carries out one tool call, exactly once: its effect and the note that it happened are one transaction."""
+        turn = await uow.turns.fence(job.lease)
+        stored = await uow.tool_calls.get(turn.id, call.step, call.index)
+        if stored and stored.state in (ToolCallState.DONE, ToolCallState.FAILED):
+            return False
+        try:
+            tool = self._tools.get(call.name)
+            if tool.needs_approval and not (stored and stored.approval_id):
+                await turns.park(uow, turn, call, expires_at=uow.now + timedelta(hours=self._rules.approval_hours))
+                return True
+            await _check_approved(uow, stored)
+            result = await self._run(uow, turn, tool, request)
+        except (LeaseLost, StorageUnavailable):
+            raise
+        except OnethreadError as error:
+            return await self._note(uow, turn, steps, call, _failure(error))
+        if tool.ends_turn:
+            await self._note(uow, turn, steps, call, result)
+            await self._skip_following(uow, turn, steps[-1], call)
+            await self._finish_with_question(uow, turn, steps, result)
+            return True
+        return await self._note(uow, turn, steps, call, result)
+
+    async def _run(self, uow: UnitOfWork, turn: Turn, tool: Tool, request: ToolRequest) -> JSON:
+        arguments = _arguments(request)
+        context = await _tool_context(uow, turn)
+        try:
+            async with uow.savepoint():
+                return await tool.run(context, arguments)
+        except OnethreadError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a defect in a tool must not cost the person the answer
+            reference = str(new_id())
+            _log.error("tool.failed", tool=tool.name, turn_id=str(turn.id), reference=reference, **place_of(error))
+            raise _ToolBroke(f"The tool failed unexpectedly (reference {reference}). Nothing was changed.") from None
+
+    async def _note(self, uow: UnitOfWork, turn: Turn, steps: list[Step], call: ToolCall, result: JSON) -> bool:
+        state = ToolCallState.FAILED if "error" in result else ToolCallState.DONE
+        await turns.put_tool_call(uow, turn, replace(call, state=state, result=json.dumps(result, ensure_ascii=False)))
+        following = steps[-1].tool_requests[call.index + 1 :]
+        if following:
+            await turns.say_running(uow, turn, following[0].name)
+        return False
+
+    async def _skip_following(self, uow: UnitOfWork, turn: Turn, step: Step, call: ToolCall) -> None:
+        for index in range(call.index + 1, len(step.tool_requests)):
+            skipped = _noted(step, index, step.tool_requests[index], uow.now)
+            await turns.put_tool_call(uow, turn, replace(skipped, state=ToolCallState.FAILED, result=history.UNANSWERED))
+
+    async def _finish_with_question(self, uow: UnitOfWork, turn: Turn, steps: list[Step], question: JSON) -> None:
+        text = history.joined([*(step.content for step in steps), question["question"]])
+        asked = {"question": {"text": question["question"], "options": question["options"]}}
+        await turns.finish(uow, turn, text=text, metadata={**_metadata(turn, steps, uow.now), **asked})
+
+    # --- storage ---
+
+    async def _persist(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+        """Runs `work` in a transaction of its own, again and again while the database is away: what the model said is not thrown away."""
+        for seconds in _STORAGE_RETRY_SECONDS:
+            try:
+                async with self._storage.write() as uow:
+                    return await work(uow)
+            except StorageUnavailable as error:
+                _log.warning("turn.storage_retry", reason=str(error), seconds=seconds)
+                await asyncio.sleep(seconds)
+        async with self._storage.write() as uow:
+            return await work(uow)
+
+
+class _ToolBroke(OnethreadError):
+    """A tool has a defect."""
+
+
+_TOO_MANY_ROUNDS = "The agent used its tools {rounds} times without coming to an answer. Retry, or ask for less at once."
+
+
+def _first_open(step: Step, calls: list[ToolCall]) -> tuple[ToolCall, ToolRequest] | None:
+    unfinished = (ToolCallState.RUNNING, ToolCallState.AWAITING_APPROVAL)
+    for call in calls:
+        if call.step == step.number and call.state in unfinished:
+            return call, step.tool_requests[call.index]
+    return None
+
+
+def _noted(step: Step, index: int, request: ToolRequest, now: datetime) -> ToolCall:
+    try:
+        arguments = _arguments(request)
+    except OnethreadError:
+        arguments = {}
+    return ToolCall(
+        turn_id=step.turn_id,
+        step=step.number,
+        index=index,
+        name=request.name[:128],
+        arguments=arguments,
+        state=ToolCallState.RUNNING,
+        result="",
+        created_at=now,
+    )
+
+
+def _arguments(request: ToolRequest) -> JSON:
+    try:
+        arguments: Any = json.loads(request.arguments or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise Conflict("The arguments are no JSON object. Call the tool again with complete arguments.")
+    return arguments
+
+
+def _failure(error: OnethreadError) -> JSON:
+    return {"error": str(error), "code": error.code}
+
+
+async def _check_approved(uow: UnitOfWork, stored: ToolCall | None) -> None:
+    if stored is None or stored.approval_id is None:
+        return
+    approval = await uow.approvals.get(stored.approval_id)
+    match approval.status if approval else ApprovalStatus.EXPIRED:
+        case ApprovalStatus.APPROVED:
+            return
+        case ApprovalStatus.DENIED:
+            raise Conflict("The user denied this. Do not do it and do not ask for it again.")
+        case _:
+            raise Conflict("Nobody allowed this in time, so it was not done.")
+
+
+async def _tool_context(uow: UnitOfWork, turn: Turn) -> ToolContext:
+    conversation = await uow.conversations.find(turn.conversation_id)
+    author = await uow.users.get(turn.author_id)
+    assert conversation is not None
+    assert author is not None
+    reading_along = await conversations.audience(uow, conversation)
+    principal = Principal(user_id=author.id, admin=author.admin, reading_along=reading_along)
+    return ToolContext(uow=uow, principal=principal, conversation=conversation)
+
+
+async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
+    conversation = await uow.conversations.find(turn.conversation_id)
+    if conversation is None:
+        raise LeaseLost(str(turn.id))
+    project = await uow.projects.get(conversation.project_id)
+    assert project is not None
+    since = await uow.messages.since(conversation.id, conversation.window_from_seq)
+    shown = [message for message in since if message.seq <= turn.seq or message.id == turn.reply_id]
+    turn_ids = [message.turn_id for message in shown if message.turn_id]
+    task = await uow.tasks.of_conversation(conversation.id)
+    people = {message.author_id for message in shown if message.author_id} | {turn.author_id}
+    names = await uow.users.names(people | ({task.assignee_id} if task and task.assignee_id else set()))
+    files = await uow.attachments.of_messages([message.id for message in shown])
+    contents = [(each, await uow.attachments.head(each.id, history.MAX_FILE_BYTES)) for each in files]
+    return history.Transcript(
+        conversation=conversation,
+        project=project,
+        turn=turn,
+        messages=shown,
+        steps=await uow.steps.of_turns(turn_ids),
+        tool_calls=await uow.tool_calls.of_turns(turn_ids),
+        files={message.id: [pair for pair in contents if pair[0].message_id == message.id] for message in shown},
+        names=names,
+        task=task,
+        assignee=names.get(task.assignee_id) if task and task.assignee_id else None,
+    )
+
+
+async def _move_window(uow: UnitOfWork, job: _Job, conversation: Conversation, first_seq: int) -> None:
+    await uow.turns.fence(job.lease)
+    await uow.conversations.update(conversation.id, window_from_seq=first_seq)
+
+
+def _metadata(turn: Turn, steps: list[Step], now: datetime) -> JSON:
+    usage = total(step.usage for step in steps)
+    return {
+        "model": turn.model,
+        "tokens_in": usage.tokens_in,
+        "tokens_out": usage.tokens_out,
+        "tokens_cached": usage.tokens_cached,
+        "cost": None if usage.cost is None else format(usage.cost, "f"),
+        "estimated": usage.estimated,
+        "finish_reason": steps[-1].finish_reason,
+        "rounds": len(steps),
+        "seconds": round((now - (turn.started_at or now)).total_seconds(), 1),
+    }

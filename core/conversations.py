@@ -1,0 +1,115 @@
+"""Conversations: made, listed, renamed, given a model, deleted."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from core import projects, turns
+from core.access import Audience, Principal, require
+from core.errors import Conflict, InvalidInput, NotFound
+from core.events import ConversationChanged, ConversationDeleted
+from core.ids import new_id
+from core.models import AgentStatus, Conversation, Project, Visibility
+from core.ports import UnitOfWork
+from core.text import clean
+
+MAX_TITLE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationPage:
+    conversations: tuple[Conversation, ...]
+    message_counts: dict[UUID, int]
+    total: int
+
+
+async def create(uow: UnitOfWork, principal: Principal, *, title: str = "", model: str | None = None) -> Conversation:
+    """A private chat without a task. Without a title it gets one from its first message."""
+    require(principal, "chat")
+    project = await projects.default(uow)
+    return await add(uow, principal, title=_title(title), visibility=Visibility.PRIVATE, project=project, model=model)
+
+
+async def add(
+    uow: UnitOfWork, principal: Principal, *, title: str, visibility: Visibility, project: Project, model: str | None = None
+) -> Conversation:
+    conversation = Conversation(
+        id=new_id(),
+        task_id=None,
+        task_ref=None,
+        project_id=project.id,
+        owner_id=principal.user_id,
+        visibility=visibility,
+        title=title,
+        model=model,
+        agent_status=AgentStatus.IDLE,
+        agent_status_message="",
+        next_seq=1,
+        window_from_seq=1,
+        created_at=uow.now,
+        updated_at=uow.now,
+    )
+    await uow.conversations.add(conversation)
+    uow.emit(ConversationChanged(conversation_id=conversation.id))
+    return conversation
+
+
+async def get(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> Conversation:
+    require(principal, "chat")
+    conversation = await uow.conversations.get(conversation_id, principal)
+    if conversation is None:
+        raise NotFound(f"There is no conversation {conversation_id}.")
+    return conversation
+
+
+async def page(uow: UnitOfWork, principal: Principal, *, limit: int = 50, offset: int = 0) -> ConversationPage:
+    """The most recently used first."""
+    require(principal, "chat")
+    found = tuple(await uow.conversations.page(principal, limit=limit, offset=offset))
+    counts = await uow.messages.count([each.id for each in found])
+    return ConversationPage(conversations=found, message_counts=counts, total=await uow.conversations.count(principal))
+
+
+async def rename(uow: UnitOfWork, principal: Principal, conversation_id: UUID, title: str) -> None:
+    conversation = await get(uow, principal, conversation_id)
+    if conversation.task_ref:
+        raise Conflict(f"This conversation belongs to {conversation.task_ref}. Change the task's title instead.")
+    if not _title(title):
+        raise InvalidInput(f"A title has 1-{MAX_TITLE} characters.")
+    await set_title(uow, conversation_id, _title(title))
+
+
+async def set_title(uow: UnitOfWork, conversation_id: UUID, title: str) -> None:
+    await uow.conversations.update(conversation_id, title=title)
+    uow.emit(ConversationChanged(conversation_id=conversation_id))
+
+
+async def set_model(uow: UnitOfWork, principal: Principal, conversation_id: UUID, model: str | None) -> None:
+    """For the messages from now on; None goes back to the project's or the default model."""
+    await get(uow, principal, conversation_id)
+    await uow.conversations.update(conversation_id, model=model)
+    uow.emit(ConversationChanged(conversation_id=conversation_id))
+
+
+async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
+    """Removes a conversation for good, after stopping what runs in it."""
+    conversation = await get(uow, principal, conversation_id)
+    if conversation.task_ref:
+        raise Conflict(f"This conversation belongs to {conversation.task_ref}. Delete the task instead.")
+    await turns.cancel_all(uow, conversation_id)
+    await uow.conversations.delete(conversation_id)
+    uow.emit(ConversationDeleted(conversation_id=conversation_id))
+
+
+async def audience(uow: UnitOfWork, conversation: Conversation) -> Audience:
+    """Who reads along in it."""
+    if conversation.visibility is Visibility.SHARED:
+        return Audience(conversation_id=conversation.id, users=None)
+    members = await uow.conversations.members(conversation.id)
+    return Audience(conversation_id=conversation.id, users=members | {conversation.owner_id})
+
+
+def _title(text: str) -> str:
+    title = " ".join(clean(text).split())
+    if len(title) > MAX_TITLE:
+        raise InvalidInput(f"A title has at most {MAX_TITLE} characters; this one has {len(title)}.")
+    return title

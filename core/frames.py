@@ -1,0 +1,197 @@
+"""The public JSON of messages, tasks and live frames, the same in the terminal's `--json`, the WebSocket and the HTTP API."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from core.models import (
+    JSON,
+    Approval,
+    ApprovalStatus,
+    Attachment,
+    Conversation,
+    Message,
+    Role,
+    Task,
+    ToolCall,
+    ToolCallState,
+    Turn,
+    TurnStatus,
+)
+from core.ports import UnitOfWork
+
+WORKER_SILENT = timedelta(seconds=45)
+"""After so long without a heartbeat a worker counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    event: str
+    payload: JSON
+
+
+async def snapshot(uow: UnitOfWork, conversation: Conversation, *, limit: int) -> JSON:
+    """A conversation with its task and its last `limit` messages, unfinished replies with their text so far and `stream_no`."""
+    messages = await uow.messages.page(conversation.id, limit=limit)
+    task = await uow.tasks.of_conversation(conversation.id)
+    return {
+        "task": await task_json(uow, task, conversation) if task else None,
+        "conversation": conversation_json(conversation),
+        "messages": await messages_json(uow, messages),
+        "turns": [await turn_json(uow, turn) for turn in await uow.turns.unfinished(conversation.id)],
+    }
+
+
+async def messages_json(uow: UnitOfWork, messages: Sequence[Message]) -> list[JSON]:
+    turn_ids = [message.turn_id for message in messages if message.turn_id and message.role is Role.ASSISTANT]
+    turns = {turn.id: turn for turn in await uow.turns.of_ids(turn_ids)}
+    calls = await uow.tool_calls.of_turns(turn_ids)
+    files = await uow.attachments.of_messages([message.id for message in messages])
+    names = await uow.users.names({message.author_id for message in messages if message.author_id})
+    approvals = {call.approval_id: await uow.approvals.get(call.approval_id) for call in calls if call.approval_id}
+    around = _Around(turns=turns, calls=calls, approvals=approvals, files=files, names=names)
+    return [_message_json(message, around) for message in messages]
+
+
+def conversation_json(conversation: Conversation) -> JSON:
+    return {
+        "id": str(conversation.id),
+        "title": conversation.title,
+        "task_ref": conversation.task_ref,
+        "model": conversation.model,
+        "visibility": conversation.visibility.value,
+        "agent_status": conversation.agent_status.value,
+        "agent_status_message": conversation.agent_status_message,
+        "created_at": time_json(conversation.created_at),
+        "updated_at": time_json(conversation.updated_at),
+    }
+
+
+async def task_json(uow: UnitOfWork, task: Task, conversation: Conversation) -> JSON:
+    names = await uow.users.names([task.assignee_id] if task.assignee_id else [])
+    return {
+        "id": str(task.id),
+        "ref": task.ref,
+        "title": task.title,
+        "description": task.description,
+        "status": task.status.value,
+        "priority": task.priority.value,
+        "assignee": names.get(task.assignee_id) if task.assignee_id else None,
+        "due_at": time_json(task.due_at),
+        "labels": list(task.labels),
+        "conversation_id": str(task.conversation_id),
+        "agent_status": conversation.agent_status.value,
+        "agent_status_message": conversation.agent_status_message,
+        "version": task.version,
+        "created_at": time_json(task.created_at),
+        "updated_at": time_json(task.updated_at),
+    }
+
+
+async def turn_json(uow: UnitOfWork, turn: Turn) -> JSON:
+    """A turn as `turn_changed` tells it. `position` is the number of turns before it; `retry_at` is set while it waits for a later time."""
+    before = [other for other in await uow.turns.unfinished(turn.conversation_id) if other.seq < turn.seq]
+    queued = turn.status is TurnStatus.QUEUED
+    payload: JSON = {
+        "turn_id": str(turn.id),
+        "message_id": str(turn.reply_id),
+        "status": turn.status.value,
+        "position": len(before),
+        "retry_at": time_json(await _retry_at(uow, turn)) if queued else None,
+        "failures": turn.failures,
+    }
+    if turn.error_code:
+        payload |= {"error_code": turn.error_code, "error": turn.error}
+    if queued and not await uow.workers.alive(uow.now - WORKER_SILENT):
+        payload["no_worker"] = True
+    return payload
+
+
+def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, *, turn_ended: bool) -> JSON:
+    payload: JSON = {
+        "message_id": str(message_id),
+        "step": call.step,
+        "index": call.index,
+        "name": call.name,
+        "arguments": call.arguments,
+        "state": _shown_state(call, approval, turn_ended=turn_ended).value,
+    }
+    if call.result:
+        payload["result"] = call.result
+    if approval:
+        payload |= {"approval_id": str(approval.id), "approval": approval.status.value}
+    return payload
+
+
+def time_json(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Around:
+    """What belongs to the messages of one page."""
+
+    turns: Mapping[UUID, Turn]
+    calls: Sequence[ToolCall]
+    approvals: Mapping[UUID, Approval | None]
+    files: Sequence[Attachment]
+    names: Mapping[UUID, str]
+
+
+def _message_json(message: Message, around: _Around) -> JSON:
+    turn = around.turns.get(message.turn_id) if message.turn_id and message.role is Role.ASSISTANT else None
+    payload: dict[str, Any] = {
+        "id": str(message.id),
+        "conversation_id": str(message.conversation_id),
+        "turn_id": str(message.turn_id) if message.turn_id else None,
+        "seq": message.seq,
+        "role": message.role.value,
+        "content": message.content,
+        "status": message.status.value,
+        "author": around.names.get(message.author_id) if message.author_id else None,
+        "source": message.source,
+        "metadata": message.metadata,
+        "tool_calls": _tool_calls_json(message, turn, around) if turn else [],
+        "attachments": [_attachment_json(each) for each in around.files if each.message_id == message.id],
+        "created_at": time_json(message.created_at),
+        "updated_at": time_json(message.updated_at),
+        "edited_at": time_json(message.edited_at),
+        "deleted_at": time_json(message.deleted_at),
+    }
+    return payload if turn is None else {**payload, "stream_no": turn.stream_no}
+
+
+def _tool_calls_json(message: Message, turn: Turn, around: _Around) -> list[JSON]:
+    return [
+        tool_call_json(
+            call, message.id, around.approvals.get(call.approval_id) if call.approval_id else None, turn_ended=turn.status.finished
+        )
+        for call in around.calls
+        if call.turn_id == turn.id
+    ]
+
+
+def _attachment_json(attachment: Attachment) -> JSON:
+    return {"id": str(attachment.id), "name": attachment.name, "media_type": attachment.media_type, "size": attachment.size}
+
+
+def _shown_state(call: ToolCall, approval: Approval | None, *, turn_ended: bool) -> ToolCallState:
+    if call.state in (ToolCallState.DONE, ToolCallState.FAILED):
+        return call.state
+    if turn_ended:
+        return ToolCallState.FAILED
+    match approval.status if approval else None:
+        case ApprovalStatus.OPEN:
+            return ToolCallState.AWAITING_APPROVAL
+        case ApprovalStatus.DENIED | ApprovalStatus.EXPIRED:
+            return ToolCallState.FAILED
+        case _:
+            return ToolCallState.RUNNING
+
+
+async def _retry_at(uow: UnitOfWork, turn: Turn) -> datetime | None:
+    pause = await uow.pauses.get(turn.model)
+    at = max(turn.run_after, pause.paused_until) if pause else turn.run_after
+    return at if at > uow.now else None

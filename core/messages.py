@@ -1,0 +1,286 @@
+"""What people do with messages: post, retry, edit, delete, read."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from core import approvals, attachments, conversations, turns
+from core.access import Principal, require
+from core.attachments import Upload
+from core.errors import Conflict, InvalidInput, NotFound, RateLimited
+from core.events import MessageAdded, MessageChanged, TurnChanged
+from core.ids import new_id
+from core.models import Conversation, InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
+from core.ports import UnitOfWork
+from core.text import clean, clip
+
+_MINUTE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostingRules:
+    default_model: str
+    max_characters: int = 10_000
+    messages_per_minute: int = 60
+    """For each user."""
+    max_unfinished_turns: int = 20
+    """In one conversation."""
+
+
+async def post(
+    uow: UnitOfWork,
+    principal: Principal,
+    conversation_id: UUID,
+    content: str,
+    *,
+    rules: PostingRules,
+    source: str,
+    key: InboxKey | None = None,
+    model: str | None = None,
+    uploads: Sequence[Upload] = (),
+) -> Posted:
+    """Stores a message and queues its answer. The same `key` again gives what the first post made.
+
+    Raises InvalidInput, NotFound, RateLimited, and Conflict where the key came with another body.
+    """
+    text = checked(content, rules)
+    conversation = await conversations.get(uow, principal, conversation_id)
+    key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
+    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads)):
+        return earlier
+    await _check_rates(uow, principal, conversation_id, rules)
+    await approvals.deny_waiting(uow, conversation_id, principal.user_id)
+    first_seq = await uow.conversations.take_seqs(conversation_id, 2)
+    message = replace(_message(uow, principal, conversation_id, first_seq, text), source=source)
+    await uow.messages.add(message)
+    await attachments.add(uow, message, uploads)
+    reply_id, turn = await _queue(uow, principal, message, model or await _resolve_model(uow, conversation, rules))
+    await _title(uow, conversation, text)
+    posted = Posted(conversation_id=conversation_id, message_id=message.id, reply_id=reply_id, turn_id=turn.id)
+    await uow.inbox.set_result(key, _to_json(posted))
+    return posted
+
+
+async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, content: str, *, rules: PostingRules, source: str) -> Posted:
+    """Stores a message that asks for no answer; the model reads it with the next one."""
+    text = checked(content, rules)
+    await conversations.get(uow, principal, conversation_id)
+    key = InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
+    await _taken_in(uow, principal, key, _body(conversation_id, text, ()))
+    await _check_rates(uow, principal, conversation_id, rules)
+    seq = await uow.conversations.take_seqs(conversation_id, 1)
+    message = replace(_message(uow, principal, conversation_id, seq, text), source=source, status=MessageStatus.COMPLETED, turn_id=None)
+    await uow.messages.add(message)
+    uow.emit(MessageAdded(conversation_id=conversation_id, message_id=message.id))
+    return Posted(conversation_id=conversation_id, message_id=message.id, reply_id=None, turn_id=None)
+
+
+async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, option: str, *, rules: PostingRules, source: str) -> Posted:
+    """Answers the question that a reply ended with. The first answer wins; a second one is a Conflict that says who was first."""
+    require(principal, "chat")
+    reply = await get(uow, principal, question_id)
+    if "question" not in reply.metadata:
+        raise InvalidInput("This message asks nothing.")
+    if answers := [each for each in await uow.messages.since(reply.conversation_id, reply.seq + 1) if each.role is Role.USER]:
+        names = await uow.users.names([each.author_id for each in answers[:1] if each.author_id])
+        raise Conflict(f"{next(iter(names.values()), 'Somebody')} answered this question already.")
+    key = InboxKey(source="question", scope=str(reply.conversation_id), event_id=str(question_id))
+    return await post(uow, principal, reply.conversation_id, option, rules=rules, source=source, key=key)
+
+
+async def retry(uow: UnitOfWork, principal: Principal, turn_id: UUID, *, rules: PostingRules, source: str) -> Posted:
+    """Answers a failed or cancelled message again: the conversation's last one in place, an earlier one by posting it anew."""
+    require(principal, "chat")
+    turn = await uow.turns.lock(turn_id)
+    if turn is None or await uow.conversations.get(turn.conversation_id, principal) is None:
+        raise NotFound(f"There is no turn {turn_id}.")
+    if turn.status not in (TurnStatus.FAILED, TurnStatus.CANCELLED):
+        raise Conflict(f"Only a failed or stopped answer can be retried; this one is {turn.status}.")
+    question = await uow.messages.get(turn.user_message_id)
+    if question is None or question.deleted_at:
+        raise Conflict("The message was deleted, so it cannot be answered again.")
+    last = await uow.turns.last(turn.conversation_id)
+    if last and last.id == turn.id:
+        await turns.retry_in_place(uow, turn)
+        return Posted(conversation_id=turn.conversation_id, message_id=question.id, reply_id=turn.reply_id, turn_id=turn.id)
+    copies = await attachments.copies(uow, question)
+    return await post(uow, principal, turn.conversation_id, question.content, rules=rules, source=source, uploads=copies)
+
+
+async def edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content: str, *, rules: PostingRules) -> Message:
+    """Changes what somebody wrote. A turn that has not begun answers the new text; otherwise the message is only marked as edited."""
+    text = checked(content, rules)
+    message = await _own(uow, principal, message_id)
+    if message.role is not Role.USER or message.deleted_at:
+        raise Conflict("Only a person's message that was not deleted can be edited.")
+    turn = await uow.turns.lock(message.turn_id) if message.turn_id else None
+    begun = turn is None or turn.status is not TurnStatus.QUEUED or bool(await uow.steps.of_turns([turn.id]))
+    await uow.messages.update(message_id, content=text, **({"edited_at": uow.now} if begun else {}))
+    return await _told(uow, message)
+
+
+async def delete(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
+    """Erases what a message says and stops its answer. Its place in the conversation stays."""
+    message = await _own(uow, principal, message_id)
+    if message.deleted_at:
+        return message
+    turn = await uow.turns.lock(message.turn_id) if message.turn_id else None
+    if turn and not turn.status.finished:
+        await turns.cancel(uow, principal, turn.id)
+    await uow.messages.update(message_id, content="", deleted_at=uow.now)
+    await attachments.remove(uow, message_id)
+    return await _told(uow, message)
+
+
+async def get(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
+    message = await uow.messages.get(message_id)
+    if message is None or await uow.conversations.get(message.conversation_id, principal) is None:
+        raise NotFound(f"There is no message {message_id}.")
+    return message
+
+
+def checked(content: str, rules: PostingRules) -> str:
+    """The text as it is stored; raises InvalidInput for one that is blank or too long."""
+    text = clean(content)
+    if not text.strip():
+        raise InvalidInput("The message is empty. Write something first.")
+    if len(text) > rules.max_characters:
+        raise InvalidInput(
+            f"A message has at most {rules.max_characters:,} characters; this one has {len(text):,}. Shorten it or attach a file."
+        )
+    return text
+
+
+async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: str) -> Posted | None:
+    earlier = await uow.inbox.add(InboxEntry(key=key, body_sha256=body), user_id=principal.user_id, at=uow.now)
+    if earlier is None:
+        return None
+    if earlier.body_sha256 != body:
+        raise Conflict("This key was used before for another message. Use a new key.")
+    return _from_json(earlier.result)
+
+
+async def _check_rates(uow: UnitOfWork, principal: Principal, conversation_id: UUID, rules: PostingRules) -> None:
+    recent = await uow.inbox.recent(principal.user_id, uow.now - _MINUTE)
+    if len(recent) > rules.messages_per_minute:
+        wait = (recent[-rules.messages_per_minute - 1] + _MINUTE - uow.now).total_seconds()
+        raise RateLimited(
+            f"More than {rules.messages_per_minute} messages in a minute. Try again in {wait:.0f} s.", retry_after=max(wait, 1.0)
+        )
+    if len(await uow.turns.unfinished(conversation_id)) >= rules.max_unfinished_turns:
+        raise RateLimited(f"{rules.max_unfinished_turns} messages here wait for an answer. Wait for one or stop some.", retry_after=5.0)
+
+
+async def _queue(uow: UnitOfWork, principal: Principal, message: Message, model: str) -> tuple[UUID, Turn]:
+    reply = Message(
+        id=new_id(),
+        conversation_id=message.conversation_id,
+        turn_id=message.turn_id,
+        seq=message.seq + 1,
+        role=Role.ASSISTANT,
+        author_id=None,
+        content="",
+        status=MessageStatus.PENDING,
+        revision=1,
+        metadata={"model": model},
+        source="agent",
+        created_at=uow.now,
+        updated_at=uow.now,
+    )
+    await uow.messages.add(reply)
+    assert message.turn_id is not None
+    turn = Turn(
+        id=message.turn_id,
+        conversation_id=message.conversation_id,
+        seq=message.seq,
+        user_message_id=message.id,
+        reply_id=reply.id,
+        author_id=principal.user_id,
+        model=model,
+        status=TurnStatus.QUEUED,
+        failures=0,
+        rescues=0,
+        stream_no=0,
+        first_step=0,
+        run_after=uow.now,
+        lease_owner=None,
+        lease_token=0,
+        lease_until=None,
+        error_code=None,
+        error=None,
+        created_at=uow.now,
+        started_at=None,
+        finished_at=None,
+    )
+    await uow.turns.add(turn)
+    conversation_id = message.conversation_id
+    uow.emit(
+        MessageAdded(conversation_id=conversation_id, message_id=message.id),
+        MessageAdded(conversation_id=conversation_id, message_id=reply.id),
+        TurnChanged(conversation_id=conversation_id, turn_id=turn.id, status=TurnStatus.QUEUED, lease_token=0),
+    )
+    return reply.id, turn
+
+
+def _message(uow: UnitOfWork, principal: Principal, conversation_id: UUID, seq: int, text: str) -> Message:
+    return Message(
+        id=new_id(),
+        conversation_id=conversation_id,
+        turn_id=new_id(),
+        seq=seq,
+        role=Role.USER,
+        author_id=principal.user_id,
+        content=text,
+        status=MessageStatus.PENDING,
+        revision=1,
+        metadata={},
+        source="",
+        created_at=uow.now,
+        updated_at=uow.now,
+    )
+
+
+async def _resolve_model(uow: UnitOfWork, conversation: Conversation, rules: PostingRules) -> str:
+    project = await uow.projects.get(conversation.project_id)
+    return conversation.model or (project.model if project else None) or rules.default_model
+
+
+async def _title(uow: UnitOfWork, conversation: Conversation, text: str) -> None:
+    if not conversation.title:
+        await conversations.set_title(uow, conversation.id, clip(text, 80))
+
+
+async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
+    require(principal, "chat")
+    message = await get(uow, principal, message_id)
+    author = message.author_id
+    if message.role is Role.ASSISTANT and message.turn_id:
+        turn = await uow.turns.get(message.turn_id)
+        author = turn.author_id if turn else None
+    if author != principal.user_id:
+        raise Conflict("Only the person who wrote a message, or asked for a reply, may change it.")
+    return message
+
+
+async def _told(uow: UnitOfWork, message: Message) -> Message:
+    uow.emit(MessageChanged(conversation_id=message.conversation_id, message_id=message.id))
+    changed = await uow.messages.get(message.id)
+    assert changed is not None
+    return changed
+
+
+def _body(conversation_id: UUID, text: str, uploads: Sequence[Upload]) -> str:
+    parts = [str(conversation_id), text, *(hashlib.sha256(upload.data).hexdigest() for upload in uploads)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _to_json(posted: Posted) -> dict[str, Any]:
+    return {name: str(getattr(posted, name)) for name in ("conversation_id", "message_id", "reply_id", "turn_id")}
+
+
+def _from_json(stored: dict[str, Any]) -> Posted:
+    return Posted(**{name: UUID(value) for name, value in stored.items()})

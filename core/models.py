@@ -1,0 +1,376 @@
+"""What there is: users, projects, tasks, conversations, messages, and the turns that answer them. Plain frozen values."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+JSON = dict[str, Any]
+
+
+class TaskStatus(StrEnum):
+    TODO = "todo"
+    IN_PROGRESS = "in_progress"
+    IN_REVIEW = "in_review"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class Priority(StrEnum):
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    URGENT = "urgent"
+
+
+class Visibility(StrEnum):
+    """Who may read a conversation: its owner and members, or every user."""
+
+    PRIVATE = "private"
+    SHARED = "shared"
+
+
+class AgentStatus(StrEnum):
+    IDLE = "idle"
+    THINKING = "thinking"
+    EXECUTING = "executing"
+    WAITING_FOR_USER = "waiting_for_user"
+    ERROR = "error"
+
+    @property
+    def style(self) -> "StatusStyle":
+        """How every surface shows this status."""
+        return _STATUS_STYLES[self]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusStyle:
+    label: str
+    icon: str
+    color: str
+    animated: bool
+
+
+_STATUS_STYLES = {
+    AgentStatus.IDLE: StatusStyle("Idle", "○", "gray", False),
+    AgentStatus.THINKING: StatusStyle("Thinking", "◐", "blue", True),
+    AgentStatus.EXECUTING: StatusStyle("Executing", "◉", "green", True),
+    AgentStatus.WAITING_FOR_USER: StatusStyle("Waiting", "◎", "yellow", False),
+    AgentStatus.ERROR: StatusStyle("Error", "✕", "red", False),
+}
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+class MessageStatus(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TurnStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self in (TurnStatus.SUCCEEDED, TurnStatus.FAILED, TurnStatus.CANCELLED)
+
+
+class ToolCallState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    AWAITING_APPROVAL = "awaiting_approval"
+
+
+class ApprovalStatus(StrEnum):
+    OPEN = "open"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+
+
+class Decision(StrEnum):
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    id: UUID
+    name: str
+    admin: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A personal access token. Only its sha256 is stored."""
+
+    id: UUID
+    user_id: UUID
+    name: str
+    scopes: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    id: UUID
+    key: str
+    name: str
+    instructions: str
+    model: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    id: UUID
+    ref: str
+    project_id: UUID
+    conversation_id: UUID
+    title: str
+    description: str
+    status: TaskStatus
+    priority: Priority
+    assignee_id: UUID | None
+    creator_id: UUID
+    due_at: datetime | None
+    labels: tuple[str, ...]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    id: UUID
+    task_id: UUID | None
+    task_ref: str | None
+    project_id: UUID
+    owner_id: UUID
+    visibility: Visibility
+    title: str
+    model: str | None
+    agent_status: AgentStatus
+    agent_status_message: str
+    next_seq: int
+    window_from_seq: int
+    """The model is shown messages from this seq on."""
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    id: UUID
+    conversation_id: UUID
+    turn_id: UUID | None
+    seq: int
+    role: Role
+    author_id: UUID | None
+    content: str
+    status: MessageStatus
+    revision: int
+    metadata: JSON
+    source: str
+    created_at: datetime
+    updated_at: datetime
+    edited_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    id: UUID
+    message_id: UUID
+    name: str
+    media_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One user message to be answered, and itself the queue's row."""
+
+    id: UUID
+    conversation_id: UUID
+    seq: int
+    """The seq of its user message: turns of a conversation are answered in this order."""
+    user_message_id: UUID
+    reply_id: UUID
+    author_id: UUID
+    model: str
+    status: TurnStatus
+    failures: int
+    """Attempts that failed since the last stored Step."""
+    rescues: int
+    """Leases that expired since the last stored Step."""
+    stream_no: int
+    """Raised before every model call; a delta of a lower number is stale."""
+    first_step: int
+    """Steps before this number belong to attempts before a person's retry and do not count as rounds."""
+    run_after: datetime
+    lease_owner: UUID | None
+    lease_token: int
+    lease_until: datetime | None
+    error_code: str | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRequest:
+    """A tool call as the model asked for it. `call_id` is the provider's and need not be unique."""
+
+    call_id: str
+    name: str
+    arguments: str
+    """JSON text, as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenUsage:
+    """What one model round consumed."""
+
+    tokens_in: int
+    """Prompt tokens, cached ones included."""
+    tokens_out: int
+    tokens_cached: int
+    cost: Decimal | None
+    """US dollars; None where the price is unknown."""
+    estimated: bool
+    """True where the provider reported no usage and the tokens were counted here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One finished model round of a turn."""
+
+    turn_id: UUID
+    number: int
+    """From 0."""
+    content: str
+    tool_requests: tuple[ToolRequest, ...]
+    finish_reason: str
+    model: str
+    usage: TokenUsage
+    thinking: tuple[JSON, ...] = ()
+    """The provider's signed thinking blocks, verbatim; to be sent back to the same provider only."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """The outcome of a tool request, at its place in the turn."""
+
+    turn_id: UUID
+    step: int
+    index: int
+    name: str
+    arguments: JSON
+    state: ToolCallState
+    result: str
+    approval_id: UUID | None = None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    id: UUID
+    turn_id: UUID
+    conversation_id: UUID
+    step: int
+    index: int
+    status: ApprovalStatus
+    decided_by: UUID | None
+    created_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEntry:
+    """A row of the usage ledger. It outlives what it names."""
+
+    id: UUID
+    user_id: UUID
+    conversation_id: UUID
+    task_id: UUID | None
+    project_id: UUID
+    model: str
+    usage: TokenUsage
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxKey:
+    """Names one inbound event, so that the same event is taken in once.
+
+    `scope` is the app, team or channel of a platform, or the user: two users' equal keys never meet.
+    """
+
+    source: str
+    scope: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxEntry:
+    key: InboxKey
+    body_sha256: str
+    result: JSON = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """What a post made. `reply_id` and `turn_id` are None for a message that asks for no answer."""
+
+    conversation_id: UUID
+    message_id: UUID
+    reply_id: UUID | None
+    turn_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    id: UUID
+    host: str
+    pid: int
+    concurrency: int
+    started_at: datetime
+    heartbeat_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPause:
+    """A model that turned everybody away. After `paused_until` one turn probes it."""
+
+    model: str
+    paused_since: datetime
+    paused_until: datetime
+    pauses: int
+    """In a row, without an answer."""
+    probe_turn_id: UUID | None = None

@@ -1,0 +1,384 @@
+"""What the core needs of the world, as Protocols that others implement: a model, a database, a clock."""
+
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from core.access import Principal
+from core.events import StateEvent
+from core.models import (
+    JSON,
+    Approval,
+    ApprovalStatus,
+    Attachment,
+    Conversation,
+    InboxEntry,
+    InboxKey,
+    Message,
+    ModelPause,
+    Project,
+    Step,
+    Task,
+    Token,
+    TokenUsage,
+    ToolCall,
+    ToolRequest,
+    Turn,
+    UsageEntry,
+    User,
+    WorkerInfo,
+)
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The time in UTC, aware."""
+        ...
+
+
+# --- the model ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One model round. `messages` and `tools` are in OpenAI's chat format, which litellm translates for every provider."""
+
+    model: str
+    messages: Sequence[JSON]
+    tools: Sequence[JSON] = ()
+    tools_allowed: bool = True
+    """False asks for text although the tools are declared (which keeps the cached prefix)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextChunk:
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundEnd:
+    """Always the last item of a stream that ended well."""
+
+    text: str
+    """All of the round's text, cleaned."""
+    tool_requests: tuple[ToolRequest, ...]
+    finish_reason: str
+    """`stop`, `tool_calls` or `length`."""
+    usage: TokenUsage
+    thinking: tuple[JSON, ...] = ()
+
+
+class ChatModel(Protocol):
+    """Any language model. One call is one request to the provider: it never retries by itself."""
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[TextChunk | RoundEnd, None]:
+        """Text as it comes, then one `RoundEnd`; raises ModelError, also for a stream that was cut short or empty.
+
+        Close it (`contextlib.aclosing`) and the connection to the provider is closed.
+        """
+        ...
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """Tokens of the request as the model would count them, approximately."""
+        ...
+
+    async def context_window(self, model: str) -> int:
+        """Tokens that fit into one request, reply included."""
+        ...
+
+
+# --- storage -----------------------------------------------------------------------------------------------------
+
+
+class Users(Protocol):
+    async def add(self, user: User) -> None: ...
+    async def get(self, user_id: UUID) -> User | None: ...
+    async def by_name(self, name: str) -> User | None: ...
+    async def all(self) -> list[User]: ...
+    async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]: ...
+
+
+class Tokens(Protocol):
+    async def add(self, token: Token, sha256: str) -> None: ...
+    async def by_sha256(self, sha256: str) -> Token | None: ...
+    async def of_user(self, user_id: UUID) -> list[Token]: ...
+    async def revoke(self, token_id: UUID, at: datetime) -> None: ...
+
+
+class Projects(Protocol):
+    async def add(self, project: Project) -> None: ...
+    async def get(self, project_id: UUID) -> Project | None: ...
+    async def by_key(self, key: str) -> Project | None: ...
+    async def all(self) -> list[Project]: ...
+    async def update(self, project_id: UUID, **changes: Any) -> None: ...
+    async def next_task_number(self, project_id: UUID) -> int:
+        """A number that no task of this project had or will have."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    statuses: frozenset[str] = frozenset()
+    """Empty: any."""
+    query: str = ""
+    """In ref, title or description, ignoring case."""
+    assignee_id: UUID | None = None
+
+
+class Tasks(Protocol):
+    async def add(self, task: Task) -> None: ...
+    async def get(self, task_id: UUID, principal: Principal) -> Task | None: ...
+    async def by_ref(self, ref: str, principal: Principal) -> Task | None: ...
+    async def of_conversation(self, conversation_id: UUID) -> Task | None: ...
+    async def page(self, principal: Principal, where: TaskFilter, *, after: UUID | None, limit: int) -> list[Task]:
+        """Newest first, beginning behind the task `after`."""
+        ...
+
+    async def count(self, principal: Principal, where: TaskFilter) -> int: ...
+    async def update(self, task_id: UUID, version: int, **changes: Any) -> Task | None:
+        """The changed task with its version raised, or None where `version` is not its version any more."""
+        ...
+
+    async def delete(self, task_id: UUID) -> None:
+        """Removes the task and its conversation with all that hangs on it."""
+        ...
+
+
+class Conversations(Protocol):
+    async def add(self, conversation: Conversation) -> None: ...
+    async def get(self, conversation_id: UUID, principal: Principal) -> Conversation | None: ...
+    async def find(self, conversation_id: UUID) -> Conversation | None:
+        """Without asking who wants it: for the worker."""
+        ...
+
+    async def page(self, principal: Principal, *, limit: int, offset: int) -> list[Conversation]:
+        """The most recently used first."""
+        ...
+
+    async def count(self, principal: Principal) -> int: ...
+    async def update(self, conversation_id: UUID, **changes: Any) -> None: ...
+    async def take_seqs(self, conversation_id: UUID, number: int) -> int:
+        """Reserves `number` consecutive seqs and gives the first. Holds the conversation's row until the transaction ends."""
+        ...
+
+    async def add_member(self, conversation_id: UUID, user_id: UUID) -> None: ...
+    async def members(self, conversation_id: UUID) -> frozenset[UUID]: ...
+    async def delete(self, conversation_id: UUID) -> None: ...
+
+
+class Messages(Protocol):
+    async def add(self, message: Message) -> None: ...
+    async def get(self, message_id: UUID) -> Message | None: ...
+    async def update(self, message_id: UUID, **changes: Any) -> None:
+        """Raises the revision."""
+        ...
+
+    async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
+        """The last `limit` messages below the seq `before`, ascending."""
+        ...
+
+    async def since(self, conversation_id: UUID, seq: int) -> list[Message]:
+        """All from `seq` on, ascending."""
+        ...
+
+    async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]: ...
+    async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]: ...
+    async def save_drafts(self, drafts: "Iterable[Draft]") -> None:
+        """Writes the text of replies that are still being streamed, where the lease and the stream are still the newest."""
+        ...
+
+
+class Attachments(Protocol):
+    async def add(self, attachment: Attachment, data: bytes) -> None: ...
+    async def get(self, attachment_id: UUID) -> Attachment | None: ...
+    async def data(self, attachment_id: UUID) -> bytes: ...
+    async def head(self, attachment_id: UUID, size: int) -> bytes:
+        """Its first `size` bytes."""
+        ...
+
+    async def of_messages(self, message_ids: Collection[UUID]) -> list[Attachment]: ...
+    async def remove_of_message(self, message_id: UUID) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to write for a turn, until somebody else's token is higher."""
+
+    turn_id: UUID
+    token: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    lease: Lease
+    reply_id: UUID
+    stream_no: int
+    text: str
+
+
+class TurnQueue(Protocol):
+    """The turns, and the queue that they are."""
+
+    async def add(self, turn: Turn) -> None: ...
+    async def get(self, turn_id: UUID) -> Turn | None: ...
+    async def lock(self, turn_id: UUID) -> Turn | None:
+        """The turn, held until the transaction ends."""
+        ...
+
+    async def update(self, turn_id: UUID, **changes: Any) -> None: ...
+    async def claim(
+        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, avoid: Collection[str] = ()
+    ) -> Turn | None:
+        """Takes the next turn that may run: due, first in its conversation, its model not paused; fewest running turns of its author
+        first, then oldest. `suspects` takes only turns that were rescued twice, otherwise only others. `avoid` are models."""
+        ...
+
+    async def fence(self, lease: Lease) -> Turn:
+        """The turn, held until the transaction ends; raises LeaseLost unless it runs under this lease."""
+        ...
+
+    async def extend(self, leases: Collection[Lease], lease_until: datetime) -> frozenset[UUID]:
+        """Extends the leases that still hold and gives their turns."""
+        ...
+
+    async def expired(self, now: datetime) -> list[Turn]:
+        """Running turns whose lease ran out, held until the transaction ends."""
+        ...
+
+    async def unfinished(self, conversation_id: UUID) -> list[Turn]:
+        """In the order in which they will be answered."""
+        ...
+
+    async def last(self, conversation_id: UUID) -> Turn | None: ...
+    async def of_ids(self, turn_ids: Collection[UUID]) -> list[Turn]: ...
+    async def open_count(self) -> int:
+        """Queued and running turns, those of everybody."""
+        ...
+
+    async def of_worker(self, worker_id: UUID) -> list[Turn]:
+        """The turns that run under this worker's leases."""
+        ...
+
+    async def has_suspect(self, now: datetime) -> bool: ...
+
+
+class Steps(Protocol):
+    async def add(self, step: Step) -> None: ...
+    async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
+        """Ordered by turn and number."""
+        ...
+
+
+class ToolCalls(Protocol):
+    async def put(self, call: ToolCall) -> None:
+        """Inserts it, or replaces what was noted at its place."""
+        ...
+
+    async def get(self, turn_id: UUID, step: int, index: int) -> ToolCall | None: ...
+    async def of_turns(self, turn_ids: Collection[UUID]) -> list[ToolCall]:
+        """Ordered by turn, step and index."""
+        ...
+
+
+class Approvals(Protocol):
+    async def add(self, approval: Approval) -> None: ...
+    async def get(self, approval_id: UUID) -> Approval | None: ...
+    async def open_of_turn(self, turn_id: UUID) -> Approval | None: ...
+    async def overdue(self, now: datetime) -> list[Approval]: ...
+    async def close(self, approval_id: UUID, status: ApprovalStatus, by: UUID | None, at: datetime) -> bool:
+        """False where it was not open any more."""
+        ...
+
+
+class Inbox(Protocol):
+    async def add(self, entry: InboxEntry, *, user_id: UUID, at: datetime) -> InboxEntry | None:
+        """Stores the entry, or gives the one that was there before."""
+        ...
+
+    async def set_result(self, key: InboxKey, result: JSON) -> None: ...
+    async def recent(self, user_id: UUID, since: datetime) -> list[datetime]:
+        """When this user's messages came in, ascending."""
+        ...
+
+
+class Usage(Protocol):
+    async def add(self, entry: UsageEntry) -> None: ...
+    async def of_conversation(self, conversation_id: UUID) -> TokenUsage:
+        """The sum; its cost is None where any part's is."""
+        ...
+
+
+class ModelPauses(Protocol):
+    async def get(self, model: str) -> ModelPause | None: ...
+    async def put(self, pause: ModelPause) -> None: ...
+    async def remove(self, model: str) -> None: ...
+
+
+class Workers(Protocol):
+    async def beat(self, worker: WorkerInfo) -> None: ...
+    async def remove(self, worker_id: UUID) -> None: ...
+    async def alive(self, since: datetime) -> list[WorkerInfo]: ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction. What `emit` is given is stored with it and published after it is committed."""
+
+    @property
+    def now(self) -> datetime:
+        """When the transaction began."""
+        ...
+
+    @property
+    def users(self) -> Users: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def projects(self) -> Projects: ...
+    @property
+    def tasks(self) -> Tasks: ...
+    @property
+    def conversations(self) -> Conversations: ...
+    @property
+    def messages(self) -> Messages: ...
+    @property
+    def attachments(self) -> Attachments: ...
+    @property
+    def turns(self) -> TurnQueue: ...
+    @property
+    def steps(self) -> Steps: ...
+    @property
+    def tool_calls(self) -> ToolCalls: ...
+    @property
+    def approvals(self) -> Approvals: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def pauses(self) -> ModelPauses: ...
+    @property
+    def workers(self) -> Workers: ...
+
+    def emit(self, *events: StateEvent) -> None: ...
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Undoes what was done and emitted inside it when an exception leaves it."""
+        ...
+
+
+class Storage(Protocol):
+    """The database. Both context managers raise StorageUnavailable when it cannot be reached or written to."""
+
+    def read(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A consistent view; writing in it is an error."""
+        ...
+
+    def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A transaction, committed at the end, rolled back by an exception. Never await the network inside."""
+        ...
+
+    async def prune(self, now: datetime) -> Mapping[str, int]:
+        """Removes what is only kept for a while; rows removed, by table."""
+        ...

@@ -1,0 +1,80 @@
+"""Projects: what groups tasks, gives them their refs and instructs the agent."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.access import Principal
+from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from core.ids import new_id
+from core.models import Project
+from core.ports import UnitOfWork
+from core.text import clean
+
+DEFAULT_KEY = "OT"
+_KEY = re.compile(r"[A-Z][A-Z0-9]{1,9}")
+_MAX_INSTRUCTIONS = 20_000
+
+
+async def default(uow: UnitOfWork) -> Project:
+    """The project that exists from the start."""
+    return await uow.projects.by_key(DEFAULT_KEY) or await _add(uow, DEFAULT_KEY, "Onethread")
+
+
+async def get(uow: UnitOfWork, key: str) -> Project:
+    project = await uow.projects.by_key(key)
+    if project is None:
+        known = ", ".join(each.key for each in await uow.projects.all())
+        raise NotFound(f"There is no project {key!r}. Projects: {known}.")
+    return project
+
+
+async def add(uow: UnitOfWork, principal: Principal, key: str, name: str) -> Project:
+    _require_admin(principal)
+    if not _KEY.fullmatch(key.upper()):
+        raise InvalidInput(f"{key!r} is no project key: use 2-10 letters and digits, beginning with a letter, for example 'WEB'.")
+    if await uow.projects.by_key(key):
+        raise Conflict(f"There is a project {key.upper()!r} already.")
+    return await _add(uow, key.upper(), _name(name))
+
+
+async def edit(uow: UnitOfWork, principal: Principal, key: str, changes: Mapping[str, Any]) -> Project:
+    """Changes any of name, instructions (the system prompt of its conversations) and model (None: the default)."""
+    _require_admin(principal)
+    project = await get(uow, key)
+    cleaned = {field: _CLEAN[field](value) for field, value in changes.items()}
+    if cleaned:
+        await uow.projects.update(project.id, **cleaned)
+    return await get(uow, key)
+
+
+async def _add(uow: UnitOfWork, key: str, name: str) -> Project:
+    project = Project(id=new_id(), key=key, name=name, instructions="", model=None, created_at=uow.now, updated_at=uow.now)
+    await uow.projects.add(project)
+    return project
+
+
+def _require_admin(principal: Principal) -> None:
+    if not principal.admin:
+        raise NotAuthenticated("Only an admin may change projects.")
+
+
+def _name(name: str) -> str:
+    name = clean(name).strip()
+    if not 1 <= len(name) <= 200:
+        raise InvalidInput("A project's name has 1-200 characters.")
+    return name
+
+
+def _instructions(text: str) -> str:
+    text = clean(text).strip()
+    if len(text) > _MAX_INSTRUCTIONS:
+        raise InvalidInput(f"Instructions have at most {_MAX_INSTRUCTIONS} characters; these have {len(text)}.")
+    return text
+
+
+def _model(model: str | None) -> str | None:
+    return model or None
+
+
+_CLEAN: dict[str, Callable[[Any], Any]] = {"name": _name, "instructions": _instructions, "model": _model}

@@ -1,0 +1,206 @@
+"""Tasks: made, found, changed and deleted, each with its one conversation."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+from core import conversations, projects, turns
+from core.access import Principal, require
+from core.errors import Conflict, InvalidInput, NotFound
+from core.events import ConversationDeleted, TaskChanged, TaskDeleted
+from core.ids import new_id
+from core.models import Priority, Project, Task, TaskStatus, Visibility
+from core.ports import TaskFilter, UnitOfWork
+from core.text import clean
+
+_MAX_TITLE = 200
+_MAX_DESCRIPTION = 10_000
+_MAX_LABELS = 20
+_MAX_LABEL = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPage:
+    tasks: tuple[Task, ...]
+    next_cursor: UUID | None
+    total: int
+
+
+async def create(
+    uow: UnitOfWork, principal: Principal, title: str, fields: Mapping[str, Any] | None = None, *, project: Project | None = None
+) -> Task:
+    """A new task with a conversation that every user may read. `fields`: see `update`."""
+    require(principal, "tasks:write")
+    project = project or await projects.default(uow)
+    values = await _cleaned(uow, {"title": title, **(fields or {})})
+    conversation = await conversations.add(uow, principal, title=values["title"], visibility=Visibility.SHARED, project=project)
+    task = Task(
+        **{**_BLANK, **values},
+        id=new_id(),
+        ref=f"{project.key}-{await uow.projects.next_task_number(project.id)}",
+        project_id=project.id,
+        conversation_id=conversation.id,
+        creator_id=principal.user_id,
+        version=1,
+        created_at=uow.now,
+        updated_at=uow.now,
+    )
+    await uow.tasks.add(task)
+    uow.emit(TaskChanged(conversation_id=conversation.id, task_id=task.id))
+    return task
+
+
+async def get(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
+    """By ref (`OT-12`) or id."""
+    require(principal, "tasks:read")
+    task = await uow.tasks.get(UUID(ref), principal) if _is_id(ref) else await uow.tasks.by_ref(ref.strip(), principal)
+    if task is None:
+        raise NotFound(f"No task {ref!r}.{await _closest(uow, principal, ref)}")
+    return task
+
+
+async def page(uow: UnitOfWork, principal: Principal, where: TaskFilter, *, after: UUID | None = None, limit: int = 20) -> TaskPage:
+    """Newest first; `next_cursor` is the `after` of the next page."""
+    require(principal, "tasks:read")
+    found = await uow.tasks.page(principal, where, after=after, limit=limit + 1)
+    shown = tuple(found[:limit])
+    total = await uow.tasks.count(principal, where)
+    return TaskPage(tasks=shown, next_cursor=shown[-1].id if len(found) > limit else None, total=total)
+
+
+async def update(
+    uow: UnitOfWork, principal: Principal, ref: str, changes: Mapping[str, Any], *, expected_version: int | None = None
+) -> Task:
+    """Changes any of title, description, status, priority, assignee (a user's name or None), due_at (a date or None) and labels.
+
+    With `expected_version`, Conflict when somebody changed the task since.
+    """
+    require(principal, "tasks:write")
+    task = await get(uow, principal, ref)
+    values = await _cleaned(uow, changes)
+    if not values:
+        raise InvalidInput(f"Say what to change: {', '.join(_CLEAN)}.")
+    changed = await uow.tasks.update(task.id, task.version if expected_version is None else expected_version, **values)
+    if changed is None:
+        raise Conflict(
+            f"{task.ref} was changed by somebody else: it is at version {task.version} now. Read it again and repeat the change."
+        )
+    if "title" in values:
+        await conversations.set_title(uow, task.conversation_id, values["title"])
+    uow.emit(TaskChanged(conversation_id=task.conversation_id, task_id=task.id))
+    return changed
+
+
+async def delete(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
+    """Removes the task and its conversation for good, after stopping what runs in it."""
+    require(principal, "tasks:write")
+    task = await get(uow, principal, ref)
+    await turns.cancel_all(uow, task.conversation_id)
+    await uow.tasks.delete(task.id)
+    uow.emit(
+        TaskDeleted(conversation_id=task.conversation_id, task_id=task.id, ref=task.ref),
+        ConversationDeleted(conversation_id=task.conversation_id),
+    )
+    return task
+
+
+async def _closest(uow: UnitOfWork, principal: Principal, ref: str) -> str:
+    known = await uow.tasks.page(principal, TaskFilter(), after=None, limit=200)
+    closest = difflib.get_close_matches(ref.upper(), [task.ref for task in known], n=1, cutoff=0.5)
+    return f" Closest: {closest[0]}." if closest else ""
+
+
+async def _cleaned(uow: UnitOfWork, fields: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "assignee":
+            values["assignee_id"] = await _assignee(uow, value)
+        elif name in _CLEAN:
+            values[name] = _CLEAN[name](value)
+        else:
+            raise InvalidInput(f"A task has no {name!r}. It has: {', '.join(_CLEAN)}, assignee.")
+    return values
+
+
+async def _assignee(uow: UnitOfWork, name: str | None) -> UUID | None:
+    if not name:
+        return None
+    user = await uow.users.by_name(name)
+    if user is None:
+        known = ", ".join(each.name for each in (await uow.users.all())[:20])
+        raise InvalidInput(f"There is no user {name!r}. Users: {known}.")
+    return user.id
+
+
+def _title(text: str) -> str:
+    title = " ".join(clean(text).split())
+    if not 1 <= len(title) <= _MAX_TITLE:
+        raise InvalidInput(f"A title has 1-{_MAX_TITLE} characters; this one has {len(title)}.")
+    return title
+
+
+def _description(text: str | None) -> str:
+    description = clean(text or "").strip()
+    if len(description) > _MAX_DESCRIPTION:
+        raise InvalidInput(f"A description has at most {_MAX_DESCRIPTION} characters; this one has {len(description)}.")
+    return description
+
+
+def _status(value: str) -> TaskStatus:
+    try:
+        return TaskStatus(value)
+    except ValueError:
+        raise InvalidInput(f"There is no status {value!r}. Statuses: {', '.join(TaskStatus)}.") from None
+
+
+def _priority(value: str) -> Priority:
+    try:
+        return Priority(value)
+    except ValueError:
+        raise InvalidInput(f"There is no priority {value!r}. Priorities: {', '.join(Priority)}.") from None
+
+
+def _due_at(value: datetime | date | str | None) -> datetime | None:
+    if not value:
+        return None
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"{value!r} is no date. Example: 2026-12-24 or 2026-12-24T17:00:00Z.") from None
+
+
+def _labels(values: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    labels = tuple(dict.fromkeys(clean(value).strip() for value in values))
+    if len(labels) > _MAX_LABELS or not all(1 <= len(label) <= _MAX_LABEL for label in labels):
+        raise InvalidInput(f"A task has at most {_MAX_LABELS} labels of 1-{_MAX_LABEL} characters each.")
+    return labels
+
+
+def _is_id(ref: str) -> bool:
+    try:
+        UUID(ref)
+    except ValueError:
+        return False
+    return True
+
+
+_CLEAN: dict[str, Callable[[Any], Any]] = {
+    "title": _title,
+    "description": _description,
+    "status": _status,
+    "priority": _priority,
+    "due_at": _due_at,
+    "labels": _labels,
+}
+_BLANK = {
+    "description": "",
+    "status": TaskStatus.TODO,
+    "priority": Priority.MEDIUM,
+    "assignee_id": None,
+    "due_at": None,
+    "labels": (),
+}

@@ -1,0 +1,64 @@
+"""What happens by the clock. Each tick is safe in any number of processes at once: it only does what still needs doing."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from core import approvals, turns
+from core.errors import StorageUnavailable
+from core.ports import Clock, Storage
+from core.retries import RetryPolicy
+
+RESCUE_SECONDS = 10
+EXPIRE_SECONDS = 60
+PRUNE_HOURS = 24
+_log = structlog.get_logger()
+
+
+class Ticks:
+    def __init__(self, storage: Storage, clock: Clock, policy: RetryPolicy) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._policy = policy
+        self._scheduler = AsyncIOScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1})
+
+    def start(self) -> None:
+        """Needs a running event loop. The first rescue comes at once."""
+        now = self._clock.now()
+        self._scheduler.add_job(_safe(self.rescue), "interval", seconds=RESCUE_SECONDS, next_run_time=now)
+        self._scheduler.add_job(_safe(self.expire), "interval", seconds=EXPIRE_SECONDS, next_run_time=now)
+        self._scheduler.add_job(_safe(self.prune), "interval", hours=PRUNE_HOURS, next_run_time=now + timedelta(minutes=1))
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)
+
+    async def rescue(self) -> None:
+        async with self._storage.read() as uow:
+            if not await uow.turns.expired(uow.now):
+                return
+        async with self._storage.write() as uow:
+            rescued = await turns.rescue(uow, self._policy)
+        _log.warning("turns.rescued", number=rescued)
+
+    async def expire(self) -> None:
+        async with self._storage.read() as uow:
+            if not await uow.approvals.overdue(uow.now):
+                return
+        async with self._storage.write() as uow:
+            _log.info("approvals.expired", number=await approvals.expire(uow))
+
+    async def prune(self) -> None:
+        _log.info("storage.pruned", **await self._storage.prune(self._clock.now()))
+
+
+def _safe(tick: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def run() -> None:
+        try:
+            await tick()
+        except StorageUnavailable as error:
+            _log.warning("tick.skipped", tick=tick.__name__, reason=str(error))
+
+    return run

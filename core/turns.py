@@ -1,0 +1,263 @@
+"""Every change of a turn's state, each a function over one transaction.
+
+    queued ──claim──> running ──finish──> succeeded
+      ^  ^               │ ├───fail─────> failed
+      │  └── requeue, ───┘ ├───park─────> waiting ──decide──> queued
+      │  hand_back, rescue └─ cancel (also of queued and waiting) ─> cancelled
+      └────────────── retry (of the conversation's last turn, failed or cancelled)
+
+Functions with a Lease write for the worker and begin with the fence: they raise LeaseLost and write nothing when another owns the turn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from core.access import Principal, require
+from core.errors import ModelError, NotFound
+from core.events import AgentStatusChanged, ApprovalChanged, MessageChanged, ToolCallChanged, TurnChanged
+from core.ids import new_id
+from core.models import AgentStatus, Approval, ApprovalStatus, MessageStatus, Step, ToolCall, ToolCallState, Turn, TurnStatus, UsageEntry
+from core.ports import Lease, UnitOfWork
+from core.retries import GiveUp, RetryPolicy, after_failure, may_be_rescued, probing
+from core.text import clip
+
+INTERRUPTED = "INTERRUPTED"
+_MAX_STATUS_MESSAGE = 500
+_INTERRUPTED = "The answer was interrupted {times} times because the worker stopped. Retry it; if that happens again, see the log."
+_FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+
+
+async def claim(uow: UnitOfWork, worker_id: UUID, *, lease_seconds: float, suspects: bool, policy: RetryPolicy) -> Turn | None:
+    """The next turn that may run, now this worker's."""
+    lease_until = uow.now + timedelta(seconds=lease_seconds)
+    turn = await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=suspects)
+    if turn is None:
+        return None
+    if pause := await uow.pauses.get(turn.model):
+        await uow.pauses.put(probing(pause, turn, uow.now, policy))
+    await _mark_messages(uow, turn, MessageStatus.PROCESSING)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING)
+    _changed(uow, turn, TurnStatus.RUNNING)
+    return turn
+
+
+async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, status_message: str) -> int:
+    """A new number for the stream that follows; the reply goes back to `text`, what the finished rounds said."""
+    turn = await uow.turns.fence(lease)
+    stream_no = turn.stream_no + 1
+    await uow.turns.update(turn.id, stream_no=stream_no)
+    await uow.messages.update(turn.reply_id, content=text)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, status_message)
+    return stream_no
+
+
+async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, text: str) -> Turn:
+    """A finished round, with its tool calls noted as running. It clears what went wrong before."""
+    turn = await uow.turns.fence(lease)
+    await uow.steps.add(step)
+    await _add_usage(uow, turn, step)
+    await uow.pauses.remove(turn.model)
+    await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
+    await uow.messages.update(turn.reply_id, content=text)
+    for call in calls:
+        await put_tool_call(uow, turn, call)
+    if calls:
+        await say_running(uow, turn, calls[0].name)
+    return turn
+
+
+async def put_tool_call(uow: UnitOfWork, turn: Turn, call: ToolCall) -> None:
+    await uow.tool_calls.put(call)
+    uow.emit(ToolCallChanged(conversation_id=turn.conversation_id, turn_id=turn.id, step=call.step, index=call.index))
+
+
+async def say_running(uow: UnitOfWork, turn: Turn, tool_name: str) -> None:
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.EXECUTING, f"Running {tool_name} …")
+
+
+async def finish(uow: UnitOfWork, turn: Turn, *, text: str, metadata: Mapping[str, Any]) -> None:
+    """The end of a turn that went well. Call it under the fence."""
+    await _end(uow, turn, TurnStatus.SUCCEEDED)
+    await uow.messages.update(turn.reply_id, content=text, status=MessageStatus.COMPLETED, metadata=dict(metadata))
+    await uow.messages.update(turn.user_message_id, status=MessageStatus.COMPLETED)
+    if question := metadata.get("question"):
+        await set_agent_status(uow, turn.conversation_id, AgentStatus.WAITING_FOR_USER, question["text"])
+    else:
+        await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
+
+
+async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draft: str | None, policy: RetryPolicy) -> Turn:
+    """Queues the turn again or gives it up, as the policy says. `draft` is the partial text to keep."""
+    turn = await uow.turns.fence(lease)
+    if draft is not None:
+        await uow.messages.update(turn.reply_id, content=draft)
+    match after_failure(turn, error, await uow.pauses.get(turn.model), uow.now, policy):
+        case GiveUp():
+            await fail(uow, turn, error.reason, str(error))
+        case again:
+            reason = {"error_code": error.reason, "error": clip(str(error), 1000), "failures": again.failures}
+            await requeue(uow, turn, run_after=again.run_after, **reason)
+            if again.pause:
+                await uow.pauses.put(again.pause)
+            await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, f"Trying again soon: {error}")
+    changed = await uow.turns.get(turn.id)
+    assert changed is not None
+    return changed
+
+
+async def fail(uow: UnitOfWork, turn: Turn, code: str, sentence: str) -> None:
+    """Gives a turn up. What was written so far stays as partial text."""
+    await _end(uow, turn, TurnStatus.FAILED, error_code=code, error=clip(sentence, 1000))
+    reply = await uow.messages.get(turn.reply_id)
+    known = reply.metadata if reply else {}
+    failure = {"error": {"code": code, "message": sentence}, "model": turn.model}
+    await uow.messages.update(turn.reply_id, status=MessageStatus.FAILED, metadata={**known, **failure})
+    await uow.messages.update(turn.user_message_id, status=MessageStatus.FAILED)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.ERROR, sentence)
+
+
+async def requeue(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:
+    await _release_probe(uow, turn)
+    await uow.turns.update(turn.id, status=TurnStatus.QUEUED, **_FREE, **changes)
+    await _mark_messages(uow, turn, MessageStatus.PENDING)
+    _changed(uow, turn, TurnStatus.QUEUED)
+
+
+async def hand_back(uow: UnitOfWork, turn: Turn, *, draft: str | None) -> None:
+    """Queues a turn again because its worker shuts down."""
+    if draft is not None:
+        await uow.messages.update(turn.reply_id, content=draft)
+    await requeue(uow, turn, run_after=uow.now)
+
+
+async def park(uow: UnitOfWork, turn: Turn, call: ToolCall, *, expires_at: datetime) -> Approval:
+    """Lets the turn wait until a person decides on `call`. Call it under the fence."""
+    approval = Approval(
+        id=new_id(),
+        turn_id=turn.id,
+        conversation_id=turn.conversation_id,
+        step=call.step,
+        index=call.index,
+        status=ApprovalStatus.OPEN,
+        decided_by=None,
+        created_at=uow.now,
+        expires_at=expires_at,
+        decided_at=None,
+    )
+    await uow.approvals.add(approval)
+    await put_tool_call(uow, turn, replace(call, state=ToolCallState.AWAITING_APPROVAL, approval_id=approval.id))
+    await uow.turns.update(turn.id, status=TurnStatus.WAITING, **_FREE)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.WAITING_FOR_USER, f"May I run {call.name}?")
+    uow.emit(ApprovalChanged(conversation_id=turn.conversation_id, turn_id=turn.id, approval_id=approval.id))
+    _changed(uow, turn, TurnStatus.WAITING)
+    return approval
+
+
+async def rescue(uow: UnitOfWork, policy: RetryPolicy) -> int:
+    """Takes turns from workers that vanished: their leases ran out. Gives how many."""
+    turns = await uow.turns.expired(uow.now)
+    for turn in turns:
+        if may_be_rescued(turn, policy):
+            await requeue(uow, turn, run_after=uow.now, rescues=turn.rescues + 1)
+        else:
+            sentence = _INTERRUPTED.format(times=policy.max_rescues)
+            await fail(uow, turn, INTERRUPTED, sentence)
+    return len(turns)
+
+
+async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
+    """Stops a turn in whatever state it is; nothing happens to one that has ended."""
+    turn = await _visible(uow, principal, turn_id)
+    if not turn.status.finished:
+        await _cancel(uow, turn)
+    return await uow.turns.get(turn_id) or turn
+
+
+async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
+    for turn in await uow.turns.unfinished(conversation_id):
+        await uow.turns.lock(turn.id)
+        await _cancel(uow, turn)
+
+
+async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
+    """Queues a conversation's last turn once more. What its finished rounds did stays done."""
+    rounds = await uow.steps.of_turns([turn.id])
+    anew = {"failures": 0, "rescues": 0, "first_step": len(rounds), "error_code": None, "error": None, "finished_at": None}
+    for call in await uow.tool_calls.of_turns([turn.id]):
+        if call.state is ToolCallState.AWAITING_APPROVAL:
+            await put_tool_call(uow, turn, replace(call, state=ToolCallState.RUNNING, approval_id=None))
+    reply = await uow.messages.get(turn.reply_id)
+    if reply:
+        await uow.messages.update(turn.reply_id, metadata={key: value for key, value in reply.metadata.items() if key != "error"})
+    await requeue(uow, turn, run_after=uow.now, **anew)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
+
+
+async def set_agent_status(uow: UnitOfWork, conversation_id: UUID, status: AgentStatus, message: str = "") -> None:
+    await uow.conversations.update(conversation_id, agent_status=status, agent_status_message=clip(message, _MAX_STATUS_MESSAGE))
+    uow.emit(AgentStatusChanged(conversation_id=conversation_id))
+
+
+async def _visible(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
+    require(principal, "chat")
+    turn = await uow.turns.lock(turn_id)
+    if turn is None or await uow.conversations.get(turn.conversation_id, principal) is None:
+        raise NotFound(f"There is no turn {turn_id}.")
+    return turn
+
+
+async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
+    if turn.status is not TurnStatus.QUEUED:
+        await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
+    if approval := await uow.approvals.open_of_turn(turn.id):
+        await uow.approvals.close(approval.id, ApprovalStatus.EXPIRED, None, uow.now)
+        uow.emit(ApprovalChanged(conversation_id=turn.conversation_id, turn_id=turn.id, approval_id=approval.id))
+    await _end(uow, turn, TurnStatus.CANCELLED, lease_token=turn.lease_token + 1)
+    await _mark_messages(uow, turn, MessageStatus.CANCELLED)
+
+
+async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) -> None:
+    await _release_probe(uow, turn)
+    await uow.turns.update(turn.id, status=status, finished_at=uow.now, **_FREE, **changes)
+    uow.emit(
+        MessageChanged(conversation_id=turn.conversation_id, message_id=turn.user_message_id),
+        MessageChanged(conversation_id=turn.conversation_id, message_id=turn.reply_id),
+    )
+    _changed(uow, turn, status)
+
+
+async def _mark_messages(uow: UnitOfWork, turn: Turn, status: MessageStatus) -> None:
+    for message_id in (turn.user_message_id, turn.reply_id):
+        await uow.messages.update(message_id, status=status)
+        uow.emit(MessageChanged(conversation_id=turn.conversation_id, message_id=message_id))
+
+
+def _changed(uow: UnitOfWork, turn: Turn, status: TurnStatus) -> None:
+    token = turn.lease_token + 1 if status is TurnStatus.CANCELLED else turn.lease_token
+    uow.emit(TurnChanged(conversation_id=turn.conversation_id, turn_id=turn.id, status=status, lease_token=token))
+
+
+async def _release_probe(uow: UnitOfWork, turn: Turn) -> None:
+    """Where this turn was probing a paused model and ends without an answer, the next turn may probe at once."""
+    pause = await uow.pauses.get(turn.model)
+    if pause and pause.probe_turn_id == turn.id:
+        await uow.pauses.put(replace(pause, paused_until=uow.now, probe_turn_id=None))
+
+
+async def _add_usage(uow: UnitOfWork, turn: Turn, step: Step) -> None:
+    conversation = await uow.conversations.find(turn.conversation_id)
+    assert conversation is not None
+    entry = UsageEntry(
+        id=new_id(),
+        user_id=turn.author_id,
+        conversation_id=conversation.id,
+        task_id=conversation.task_id,
+        project_id=conversation.project_id,
+        model=step.model,
+        usage=step.usage,
+        at=uow.now,
+    )
+    await uow.usage.add(entry)

@@ -1,0 +1,243 @@
+"""A worker: claims turns, keeps their leases alive, lets the agent answer them, and hands back what it could not finish."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from core import turns
+from core.agent import Agent
+from core.drafts import Drafts
+from core.errors import LeaseLost, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
+from core.events import Lagged, TurnChanged
+from core.ids import new_id
+from core.live import LiveEvents
+from core.logs import place_of
+from core.models import Turn, TurnStatus, WorkerInfo
+from core.ports import Clock, Lease, Storage
+from core.retries import RetryPolicy
+
+_log = structlog.get_logger()
+IsolatedRun = Callable[[], Awaitable[None]]
+"""Answers, in a process of its own, the turns whose workers vanished twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRules:
+    concurrency: int = 100
+    lease_seconds: float = 60.0
+    heartbeat_seconds: float = 15.0
+    turn_seconds: float = 600.0
+    poll_seconds: float = 1.0
+    """The longest wait before looking for turns that nobody announced."""
+    shutdown_seconds: float = 10.0
+    suspects_only: bool = False
+    """True in the process that answers only what its predecessors died of."""
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(slots=True)
+class _Running:
+    lease: Lease
+    task: asyncio.Task[None]
+
+
+class Worker:
+    def __init__(
+        self,
+        *,
+        worker_id: UUID,
+        storage: Storage,
+        live: LiveEvents,
+        agent: Agent,
+        drafts: Drafts,
+        clock: Clock,
+        rules: WorkerRules,
+        isolated_run: IsolatedRun | None = None,
+    ) -> None:
+        self._id = worker_id
+        self._clock = clock
+        self._storage = storage
+        self._live = live
+        self._agent = agent
+        self._drafts = drafts
+        self._rules = rules
+        self._isolated_run = isolated_run
+        self._isolated: asyncio.Task[None] | None = None
+        self._running: dict[UUID, _Running] = {}
+        self._wake = asyncio.Event()
+        self._started_at = clock.now()
+
+    @property
+    def running(self) -> int:
+        """How many turns are being answered here."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Works until cancelled; then hands back at once what is not finished."""
+        loops = (self._claim_turns, self._listen, self._beat, self._drafts.run)
+        tasks = [asyncio.create_task(loop(), name=f"worker.{loop.__name__}") for loop in loops]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            await _end(tasks)
+            await self._hand_back_all()
+
+    # --- claiming ---
+
+    async def _claim_turns(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                while len(self._running) < self._rules.concurrency and (turn := await self._claim()):
+                    self._start(turn)
+                if not await self._woken():
+                    await self._look_after_suspects()
+            except StorageUnavailable as error:
+                _log.warning("worker.storage_unavailable", reason=str(error))
+                await asyncio.sleep(self._rules.poll_seconds)
+
+    async def _woken(self) -> bool:
+        """Waits for an announced turn, for a while."""
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(self._wake.wait(), self._rules.poll_seconds)
+        return False
+
+    async def _claim(self) -> Turn | None:
+        async with self._storage.write() as uow:
+            turn = await turns.claim(
+                uow, self._id, lease_seconds=self._rules.lease_seconds, suspects=self._rules.suspects_only, policy=self._rules.retries
+            )
+        if turn:
+            _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
+        return turn
+
+    def _start(self, turn: Turn) -> None:
+        task = asyncio.create_task(self._answer(turn), name=f"turn {turn.id}")
+        self._running[turn.id] = _Running(Lease(turn_id=turn.id, token=turn.lease_token), task)
+        task.add_done_callback(lambda _: self._ended(turn))
+
+    def _ended(self, turn: Turn) -> None:
+        self._drafts.forget(Lease(turn_id=turn.id, token=turn.lease_token))
+        if self._running.get(turn.id) and self._running[turn.id].lease.token == turn.lease_token:
+            del self._running[turn.id]
+        self._wake.set()
+
+    async def _look_after_suspects(self) -> None:
+        if self._isolated_run is None or (self._isolated and not self._isolated.done()):
+            return
+        async with self._storage.read() as uow:
+            waiting = await uow.turns.has_suspect(uow.now)
+        if waiting:
+            self._isolated = asyncio.ensure_future(self._isolated_run())
+
+    # --- answering ---
+
+    async def _answer(self, turn: Turn) -> None:
+        lease = Lease(turn_id=turn.id, token=turn.lease_token)
+        try:
+            async with asyncio.timeout(self._rules.turn_seconds):
+                await self._agent.answer(turn)
+            _log.info("turn.left", turn_id=str(turn.id))
+        except LeaseLost:
+            _log.info("turn.lease_lost", turn_id=str(turn.id))
+        except StorageUnavailable as error:
+            _log.warning("turn.storage_unavailable", turn_id=str(turn.id), reason=str(error))
+        except TimeoutError:
+            await self._fail(turn, lease, ModelRefused(_TOO_LONG.format(minutes=self._rules.turn_seconds / 60), reason="TURN_TOO_LONG"))
+        except ModelError as error:
+            await self._fail(turn, lease, error)
+        except Exception as error:  # noqa: BLE001  # the outermost loop: one turn must not end the worker
+            reference = str(new_id())
+            _log.error("turn.broke", turn_id=str(turn.id), reference=reference, **place_of(error))
+            await self._fail(turn, lease, ModelFaltered(_BROKE.format(reference=reference), reason="INTERNAL"))
+
+    async def _fail(self, turn: Turn, lease: Lease, error: ModelError) -> None:
+        try:
+            async with self._storage.write() as uow:
+                draft = self._drafts.text(lease)
+                after = await turns.fail_attempt(uow, lease, error, draft=draft, policy=self._rules.retries)
+        except (LeaseLost, StorageUnavailable) as lost:
+            _log.warning("turn.failure_not_stored", turn_id=str(turn.id), reason=error.reason, because=type(lost).__name__)
+            return
+        _log.warning("turn.failed_attempt", turn_id=str(turn.id), reason=error.reason, status=after.status.value, failures=after.failures)
+
+    async def _hand_back_all(self) -> None:
+        """Everything that this worker still owns is queued again, with what was written so far."""
+        drafts = {lease.turn_id: self._drafts.text(lease) for lease in (running.lease for running in self._running.values())}
+        await _end([running.task for running in self._running.values()])
+        if self._isolated:
+            await _end([self._isolated])
+        try:
+            async with asyncio.timeout(self._rules.shutdown_seconds), self._storage.write() as uow:
+                for turn in await uow.turns.of_worker(self._id):
+                    await turns.hand_back(uow, turn, draft=drafts.get(turn.id))
+                await uow.workers.remove(self._id)
+        except (StorageUnavailable, TimeoutError) as error:
+            _log.warning("worker.not_handed_back", because=type(error).__name__)
+
+    # --- staying alive ---
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                await self._heartbeat()
+            except StorageUnavailable as error:
+                _log.warning("worker.heartbeat_failed", reason=str(error))
+            await asyncio.sleep(self._rules.heartbeat_seconds)
+
+    async def _heartbeat(self) -> None:
+        leases = {running.lease for running in self._running.values()}
+        async with self._storage.write() as uow:
+            await uow.workers.beat(self._info(uow.now))
+            lease_until = uow.now + timedelta(seconds=self._rules.lease_seconds)
+            held = await uow.turns.extend(leases, lease_until) if leases else frozenset()
+        for lease in leases:
+            if lease.turn_id not in held:
+                self._drop(lease.turn_id, lease.token)
+
+    def _info(self, now: datetime) -> WorkerInfo:
+        return WorkerInfo(
+            id=self._id,
+            host=platform.node(),
+            pid=os.getpid(),
+            concurrency=self._rules.concurrency,
+            started_at=self._started_at,
+            heartbeat_at=now,
+        )
+
+    async def _listen(self) -> None:
+        """Wakes when a turn was queued, and stops working on one that was cancelled."""
+        with self._live.subscribe() as subscription:
+            while True:
+                match await subscription.get():
+                    case TurnChanged(status=TurnStatus.QUEUED) | Lagged():
+                        self._wake.set()
+                    case TurnChanged(status=status) as changed if status.finished:
+                        self._wake.set()
+                        self._drop(changed.turn_id, changed.lease_token - 1)
+
+    def _drop(self, turn_id: UUID, token: int) -> None:
+        """Stops working under a lease that is lost, unless the turn was claimed here anew."""
+        running = self._running.get(turn_id)
+        if running and running.lease.token <= token:
+            running.task.cancel()
+
+
+_TOO_LONG = "The answer took longer than {minutes:.0f} minutes. Retry, or ask for less at once."
+_BROKE = "Onethread itself failed (reference {reference}; the log says where). It is tried again."
+
+
+async def _end(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)

@@ -1,0 +1,170 @@
+"""The composition root: every port gets its implementation here, once."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from core import identity, projects
+from core.access import Principal
+from core.agent import Agent, AgentRules
+from core.drafts import Drafts
+from core.ids import new_id
+from core.live import LiveEvents
+from core.llm.client import LiteLLM, ModelSettings
+from core.messages import PostingRules
+from core.models import User
+from core.ports import ChatModel, Clock, Storage
+from core.ticks import Ticks
+from core.tools import agent as agent_tools
+from core.tools import tasks as task_tools
+from core.tools.registry import Toolset
+from core.worker import IsolatedRun, Worker, WorkerRules
+from onethread.settings import Settings
+from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.migrate import upgrade
+from storage.notifier import SqliteNotifier
+from storage.unit_of_work import Database
+
+
+class SystemClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A running Onethread in this process. Everything that a surface needs is here."""
+
+    settings: Settings
+    process_id: UUID
+    storage: Storage
+    live: LiveEvents
+    clock: Clock
+    worker: Worker
+    ticks: Ticks
+    rules: PostingRules
+
+    async def person(self, name: str = "") -> User:
+        """The user of that name, or the local admin; raises NotFound."""
+        async with self.storage.write() as uow:
+            wanted = name or self.settings.user
+            return await (identity.user_named(uow, wanted) if wanted else identity.local_admin(uow))
+
+    async def principal(self, name: str = "") -> Principal:
+        return identity.principal_of(await self.person(name))
+
+
+@asynccontextmanager
+async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
+    """Opens the database, brings it up to date, and listens to other processes. Overrides replace what `_parts` makes, by name."""
+    parts = _Parts(settings, overrides)
+    try:
+        await upgrade(parts.writer)
+        app = parts.app()
+        async with app.storage.write() as uow:
+            await projects.default(uow)
+            await identity.local_admin(uow)
+        listening = asyncio.Event()
+        notifier = asyncio.create_task(parts.notifier.run(listening), name="notifier")
+        try:
+            await _first(listening, notifier)
+            yield app
+        finally:
+            notifier.cancel()
+            await asyncio.wait({notifier})
+    finally:
+        await parts.close()
+
+
+@asynccontextmanager
+async def working(app: App) -> AsyncIterator[None]:
+    """Runs the app's worker and its clock while the block runs; at its end unfinished turns are handed back."""
+    app.ticks.start()
+    worker = asyncio.create_task(app.worker.run(), name="worker")
+    try:
+        yield
+    finally:
+        app.ticks.stop()
+        worker.cancel()
+        await asyncio.wait({worker})
+
+
+class _Parts:
+    def __init__(self, settings: Settings, overrides: dict[str, Any]) -> None:
+        self._settings = settings
+        self._overrides = overrides
+        self._url = database_url(settings.database)
+        self.process_id = new_id()
+        self.live = LiveEvents()
+        self.writer = sqlite_writer(self._url)
+        self.reader = sqlite_reader(self._url)
+        self.notifier = SqliteNotifier(path=self._url.database or "", reader=self.reader, live=self.live, process_id=self.process_id)
+
+    def app(self) -> App:
+        settings = self._settings
+        clock: Clock = self._part("clock", SystemClock)
+        storage: Storage = self._part("storage", lambda: self._database(clock))
+        worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency))
+        drafts = Drafts(storage, self.live)
+        model: ChatModel = self._part("model", self._model)
+        tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
+        agent = Agent(storage=storage, model=model, tools=tools, drafts=drafts, rules=self._part("agent_rules", AgentRules))
+        isolated_run: IsolatedRun | None = None if worker_rules.suspects_only else _answer_suspects_apart
+        worker = Worker(
+            worker_id=self.process_id,
+            storage=storage,
+            live=self.live,
+            agent=agent,
+            drafts=drafts,
+            clock=clock,
+            rules=worker_rules,
+            isolated_run=self._part("isolated_run", lambda: isolated_run),
+        )
+        return App(
+            settings=settings,
+            process_id=self.process_id,
+            storage=storage,
+            live=self.live,
+            clock=clock,
+            worker=worker,
+            ticks=Ticks(storage, clock, worker_rules.retries),
+            rules=PostingRules(default_model=settings.default_model, messages_per_minute=settings.messages_per_minute),
+        )
+
+    async def close(self) -> None:
+        await self.reader.dispose()
+        await self.writer.dispose()
+
+    def _part(self, name: str, make: Any) -> Any:
+        return self._overrides[name] if name in self._overrides else make()
+
+    def _database(self, clock: Clock) -> Storage:
+        return Database(writer=self.writer, reader=self.reader, live=self.live, clock=clock, process_id=self.process_id)
+
+    def _model(self) -> ChatModel:
+        settings = self._settings
+        how = ModelSettings(temperature=settings.temperature, max_tokens=settings.max_tokens, api_base=settings.model_api_base)
+        return LiteLLM(how, settings.environ)
+
+
+async def _first(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    """Waits for the event; raises what the task died of, if it does."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        task.result()
+
+
+async def _answer_suspects_apart() -> None:
+    command = (sys.executable, "-m", "onethread", "worker", "--suspects")
+    child = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    await child.wait()

@@ -1,0 +1,47 @@
+"""Where log entries go: events with fields, as JSON lines or for a console, to standard error or to a file."""
+
+import logging
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+_FILE_BYTES = 5_000_000
+_FILES_KEPT = 3
+
+
+def to_stderr(log_format: Literal["console", "json"]) -> None:
+    _configure(logging.StreamHandler(sys.stderr), log_format, colors=sys.stderr.isatty())
+
+
+def to_file(path: Path, log_format: Literal["console", "json"]) -> None:
+    """For commands whose terminal belongs to a person or a protocol."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8", delay=True)
+    _configure(handler, log_format, colors=False)
+
+
+def _configure(handler: logging.Handler, log_format: Literal["console", "json"], *, colors: bool) -> None:
+    renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=colors)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    )
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for noisy in ("apscheduler", "alembic", "asyncio", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,83 @@
+"""All settings, as one frozen tree. The only place that reads the environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from core.errors import InvalidInput
+from core.llm.providers import default_model
+
+CONFIG_FILE = "onethread.toml"
+
+
+class Settings(BaseSettings):
+    """What can be set, by `ONETHREAD_...` variables, by `.env` of the working directory, and by `onethread.toml` of the data directory."""
+
+    model_config = SettingsConfigDict(env_prefix="ONETHREAD_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("onethread", appauthor=False)))
+    database_url: str = ""
+    """Default: the SQLite file `onethread.db` in the data directory."""
+    user: str = ""
+    """Who the terminal acts for. Default: the local admin."""
+    model: str = ""
+    """A litellm id. Default: the first of Anthropic, OpenAI, Gemini whose key is set, else demo/offline."""
+    model_api_base: str | None = None
+    temperature: float = Field(0.7, ge=0, le=2)
+    max_tokens: int = Field(4096, ge=1, le=1_000_000)
+    log_format: Literal["console", "json"] = "console"
+    worker_concurrency: int = Field(100, ge=1, le=1_000)
+    messages_per_minute: int = Field(60, ge=1)
+    """For each user."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        directory = os.environ.get("ONETHREAD_DATA_DIR") or platformdirs.user_data_dir("onethread", appauthor=False)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(directory) / CONFIG_FILE)
+
+    @property
+    def database(self) -> str:
+        """The database's address, always set."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.expanduser().absolute() / 'onethread.db'}"
+
+    @property
+    def default_model(self) -> str:
+        return self.model or default_model(os.environ)
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The variables in which the providers' keys are."""
+        return os.environ
+
+    @property
+    def log_file(self) -> Path:
+        return self.data_dir / "onethread.log"
+
+
+def load(*, dotenv: bool = True) -> Settings:
+    """The settings as they are now; raises InvalidInput that names the variable.
+
+    With `dotenv`, variables that are not set come from `.env` of the working directory, the providers' keys too.
+    """
+    if dotenv:
+        for name, value in dotenv_values(".env").items():
+            if value and not os.environ.get(name):
+                os.environ[name] = value
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [f"ONETHREAD_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors(include_input=False)]
+        raise InvalidInput("A setting is wrong. " + "; ".join(problems)) from None

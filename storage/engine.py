@@ -1,0 +1,57 @@
+"""Database engines: how connections to SQLite are opened, so that one process writes in order and many processes share a file."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from core.errors import InvalidInput
+
+BUSY_TIMEOUT_MS = 10_000
+READERS = 5
+
+
+def database_url(text: str) -> URL:
+    """The parsed address; raises InvalidInput for a database that Onethread does not speak to."""
+    try:
+        url = make_url(text)
+    except Exception as error:
+        raise InvalidInput(
+            "ONETHREAD_DATABASE_URL is no database address. Example: sqlite+aiosqlite:////var/lib/onethread/onethread.db"
+        ) from error
+    if url.drivername not in ("sqlite", "sqlite+aiosqlite"):
+        raise InvalidInput(f"ONETHREAD_DATABASE_URL names {url.drivername!r}, which is not supported. Use sqlite+aiosqlite:///PATH")
+    if not url.database or url.database == ":memory:":
+        raise InvalidInput("ONETHREAD_DATABASE_URL must name a file: several connections and processes share the database.")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def sqlite_writer(url: URL) -> AsyncEngine:
+    """One connection for each process: its queue is the order of writing. Every transaction takes the file's write lock when it begins."""
+    Path(url.database or "").expanduser().parent.mkdir(parents=True, exist_ok=True)
+    return _sqlite(url, begin="BEGIN IMMEDIATE", pragmas=(), pool_size=1, max_overflow=0, pool_timeout=60)
+
+
+def sqlite_reader(url: URL) -> AsyncEngine:
+    """A pool for consistent views that cannot write."""
+    return _sqlite(url, begin="BEGIN", pragmas=("query_only=ON",), pool_size=READERS, max_overflow=0, pool_timeout=60)
+
+
+def _sqlite(url: URL, *, begin: str, pragmas: tuple[str, ...], **pool: Any) -> AsyncEngine:
+    engine = create_async_engine(url, hide_parameters=True, **pool)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", *pragmas):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,33 @@
+"""Rows to the core's values and back."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import fields
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar, cast, get_origin
+
+_T = TypeVar("_T")
+
+
+def load(kind: type[_T], row: Mapping[Any, Any]) -> _T:
+    """A value of the dataclass `kind` from a row that has a column for each of its fields."""
+    converters = _converters(cast(Hashable, kind))
+    return kind(**{name: convert(row[name]) if convert and row[name] is not None else row[name] for name, convert in converters})
+
+
+def dump(value: Any, *leave_out: str) -> dict[str, Any]:
+    """The columns of a dataclass value."""
+    columns = {field.name: getattr(value, field.name) for field in fields(value) if field.name not in leave_out}
+    return {name: sorted(content) if isinstance(content, frozenset) else content for name, content in columns.items()}
+
+
+@cache
+def _converters(kind: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, _converter(field.type)) for field in fields(kind))
+
+
+def _converter(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return annotation
+    origin: Any = get_origin(annotation)
+    return origin if origin in (tuple, frozenset) else None

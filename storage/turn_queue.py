@@ -1,0 +1,114 @@
+"""The turns as a durable queue: claimed by one conditional update, fenced by a token that only grows."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, exists, func, insert, or_, select, update
+from sqlalchemy.orm import aliased
+
+from core.errors import LeaseLost
+from core.models import Turn, TurnStatus
+from core.ports import Lease
+from storage import schema
+from storage.repositories import Repository
+from storage.rows import dump, load
+
+SUSPECT_AFTER_RESCUES = 2
+_UNFINISHED = (TurnStatus.QUEUED, TurnStatus.RUNNING, TurnStatus.WAITING)
+_turns = schema.turns
+
+
+class TurnQueue(Repository):
+    async def add(self, turn: Turn) -> None:
+        await self._connection.execute(insert(_turns).values(**dump(turn)))
+
+    async def get(self, turn_id: UUID) -> Turn | None:
+        return await self._one(Turn, select(_turns).where(_turns.c.id == turn_id))
+
+    async def lock(self, turn_id: UUID) -> Turn | None:
+        return await self._one(Turn, select(_turns).where(_turns.c.id == turn_id).with_for_update())
+
+    async def update(self, turn_id: UUID, **changes: Any) -> None:
+        await self._connection.execute(update(_turns).where(_turns.c.id == turn_id).values(**changes))
+
+    async def claim(
+        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, avoid: Collection[str] = ()
+    ) -> Turn | None:
+        claimed = (
+            update(_turns)
+            .where(
+                _turns.c.id == _next_claimable(now, suspects=suspects, avoid=avoid).scalar_subquery(), _turns.c.status == TurnStatus.QUEUED
+            )
+            .values(
+                status=TurnStatus.RUNNING,
+                lease_owner=worker_id,
+                lease_token=_turns.c.lease_token + 1,
+                lease_until=lease_until,
+                started_at=func.coalesce(_turns.c.started_at, now),
+            )
+            .returning(*_turns.c)
+        )
+        row = (await self._connection.execute(claimed)).mappings().first()
+        return None if row is None else load(Turn, row)
+
+    async def fence(self, lease: Lease) -> Turn:
+        turn = await self.lock(lease.turn_id)
+        if turn is None or turn.lease_token != lease.token or turn.status != TurnStatus.RUNNING:
+            raise LeaseLost(str(lease.turn_id))
+        return turn
+
+    async def extend(self, leases: Collection[Lease], lease_until: datetime) -> frozenset[UUID]:
+        held = or_(*((_turns.c.id == lease.turn_id) & (_turns.c.lease_token == lease.token) for lease in leases))
+        extended = update(_turns).where(_turns.c.status == TurnStatus.RUNNING, held).values(lease_until=lease_until).returning(_turns.c.id)
+        return frozenset((await self._connection.execute(extended)).scalars())
+
+    async def expired(self, now: datetime) -> list[Turn]:
+        query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)
+        return await self._all(Turn, query.with_for_update(skip_locked=True))
+
+    async def unfinished(self, conversation_id: UUID) -> list[Turn]:
+        query = select(_turns).where(_turns.c.conversation_id == conversation_id, _turns.c.status.in_(_UNFINISHED))
+        return await self._all(Turn, query.order_by(_turns.c.seq))
+
+    async def last(self, conversation_id: UUID) -> Turn | None:
+        query = select(_turns).where(_turns.c.conversation_id == conversation_id)
+        return await self._one(Turn, query.order_by(_turns.c.seq.desc()).limit(1))
+
+    async def of_ids(self, turn_ids: Collection[UUID]) -> list[Turn]:
+        return await self._all(Turn, select(_turns).where(_turns.c.id.in_(turn_ids)).order_by(_turns.c.seq))
+
+    async def open_count(self) -> int:
+        is_open = _turns.c.status.in_((TurnStatus.QUEUED, TurnStatus.RUNNING))
+        return int((await self._connection.execute(select(func.count()).select_from(_turns).where(is_open))).scalar_one())
+
+    async def of_worker(self, worker_id: UUID) -> list[Turn]:
+        query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_owner == worker_id)
+        return await self._all(Turn, query)
+
+    async def has_suspect(self, now: datetime) -> bool:
+        found = await self._connection.execute(_next_claimable(now, suspects=True, avoid=()))
+        return found.first() is not None
+
+
+def _next_claimable(now: datetime, *, suspects: bool, avoid: Collection[str]) -> Select[Any]:
+    is_suspect = _turns.c.rescues >= SUSPECT_AFTER_RESCUES
+    other, running, pause = aliased(_turns), aliased(_turns), schema.model_pauses.c
+    author_runs = select(func.count()).where(running.c.status == TurnStatus.RUNNING, running.c.author_id == _turns.c.author_id)
+    conditions: list[ColumnElement[bool]] = [
+        _turns.c.status == TurnStatus.QUEUED,
+        _turns.c.run_after <= now,
+        is_suspect if suspects else ~is_suspect,
+        ~exists().where(
+            other.c.conversation_id == _turns.c.conversation_id,
+            other.c.status.in_(_UNFINISHED),
+            other.c.id != _turns.c.id,
+            or_(other.c.status != TurnStatus.QUEUED, other.c.seq < _turns.c.seq),
+        ),
+        ~exists().where(pause.model == _turns.c.model, pause.paused_until > now),
+    ]
+    if avoid:
+        conditions.append(_turns.c.model.not_in(avoid))
+    query = select(_turns.c.id).where(*conditions).order_by(author_runs.scalar_subquery(), _turns.c.created_at, _turns.c.id)
+    return query.limit(1).with_for_update(skip_locked=True, of=_turns)

@@ -1,0 +1,153 @@
+"""The database as the core sees it: transactions that carry the repositories and the events they report."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+
+from core.errors import StorageUnavailable
+from core.events import StateEvent, to_json
+from core.live import LiveEvents
+from core.ports import Clock
+from storage import repositories, schema
+from storage.turn_queue import TurnQueue
+
+INBOX_KEPT = timedelta(days=7)
+CHANGES_KEPT = timedelta(hours=1)
+WORKERS_KEPT = timedelta(days=1)
+
+
+class UnitOfWork:
+    """One open transaction."""
+
+    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+        self._connection = connection
+        self.now = now
+        self.events: list[StateEvent] = []
+        self.users = repositories.Users(connection, now)
+        self.tokens = repositories.Tokens(connection, now)
+        self.projects = repositories.Projects(connection, now)
+        self.tasks = repositories.Tasks(connection, now)
+        self.conversations = repositories.Conversations(connection, now)
+        self.messages = repositories.Messages(connection, now)
+        self.attachments = repositories.Attachments(connection, now)
+        self.turns = TurnQueue(connection, now)
+        self.steps = repositories.Steps(connection, now)
+        self.tool_calls = repositories.ToolCalls(connection, now)
+        self.approvals = repositories.Approvals(connection, now)
+        self.inbox = repositories.Inbox(connection, now)
+        self.usage = repositories.Usage(connection, now)
+        self.pauses = repositories.ModelPauses(connection, now)
+        self.workers = repositories.Workers(connection, now)
+
+    def emit(self, *events: StateEvent) -> None:
+        self.events.extend(events)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        emitted = len(self.events)
+        try:
+            with _Unavailable():
+                async with self._connection.begin_nested():
+                    yield
+        except BaseException:
+            del self.events[emitted:]
+            raise
+
+
+class Database:
+    """The core's Storage port on SQLAlchemy. `process_id` marks this process's own rows in the feed of changes."""
+
+    def __init__(self, *, writer: AsyncEngine, reader: AsyncEngine, live: LiveEvents, clock: Clock, process_id: UUID) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._live = live
+        self._clock = clock
+        self._process_id = process_id
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        with _Unavailable():
+            async with self._reader.begin() as connection:
+                yield UnitOfWork(connection, self._clock.now())
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[UnitOfWork]:
+        with _Unavailable():
+            async with self._writer.connect() as connection:
+                transaction = await connection.begin()
+                unit = UnitOfWork(connection, self._clock.now())
+                try:
+                    yield unit
+                    await self._store_changes(connection, unit)
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                await self._commit(transaction, unit)
+
+    async def prune(self, now: datetime) -> Mapping[str, int]:
+        kept = {schema.inbox.c.received_at: INBOX_KEPT, schema.changes.c.at: CHANGES_KEPT, schema.workers.c.heartbeat_at: WORKERS_KEPT}
+        removed = {}
+        for column, age in kept.items():
+            async with self._writer.begin() as connection:
+                gone = await connection.execute(delete(column.table).where(column < now - age))
+                removed[str(column.table)] = gone.rowcount
+        return removed
+
+    async def close(self) -> None:
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _commit(self, transaction: AsyncTransaction, unit: UnitOfWork) -> None:
+        """Commits and publishes. A cancellation in between waits: what is stored must also be told."""
+        commit = asyncio.ensure_future(transaction.commit())
+        try:
+            await asyncio.shield(commit)
+        finally:
+            if not commit.done():
+                await asyncio.wait({commit})
+            if not commit.cancelled() and commit.exception() is None:
+                self._live.publish(*unit.events)
+
+    async def _store_changes(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+        if unit.events:
+            rows = [{"origin": self._process_id, "event": to_json(event), "at": unit.now} for event in unit.events]
+            await connection.execute(insert(schema.changes), rows)
+
+
+class _Unavailable:
+    """Turns the driver's errors that tell of an unreachable, locked or full database into StorageUnavailable."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, PoolTimeout):
+            raise StorageUnavailable("The database is overloaded: no connection became free. Try again in a moment.") from None
+        if isinstance(error, DBAPIError) and (sentence := _sentence(error)):
+            raise StorageUnavailable(sentence) from None
+
+
+def _sentence(error: DBAPIError) -> str | None:
+    text = str(error.orig).lower()
+    for sign, sentence in _SENTENCES.items():
+        if sign in text:
+            return sentence
+    return "The database connection was lost. Try again in a moment." if error.connection_invalidated else None
+
+
+_SENTENCES = {
+    "disk is full": "The disk is full, so nothing was stored. Free some space and try again.",
+    "database is locked": "The database is locked by another program. Try again in a moment.",
+    "readonly database": "The database file cannot be written to. Check its permissions and those of its folder.",
+    "unable to open": "The database file cannot be opened. Check that its folder exists and may be written to.",
+    "disk i/o error": "The disk reports an error. Check the disk of the data directory.",
+    "malformed": "The database file is damaged. Restore it from a backup.",
+    "not a database": "ONETHREAD_DATABASE_URL names a file that is no SQLite database.",
+}

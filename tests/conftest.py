@@ -1,0 +1,63 @@
+"""What all tests share. Here: programs that a test needs beside Python, and what happens where one is missing."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A program that the test suite uses and that `make test` may not be able to install."""
+
+    is_there: Callable[[], bool]
+    install: str  # the command that helps
+
+
+def _found(program: str) -> Callable[[], bool]:
+    return lambda: shutil.which(program) is not None
+
+
+def _node_is_new_enough() -> bool:
+    node = shutil.which("node")
+    if node is None:
+        return False
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
+    numbers = re.match(r"v(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (20, 15)
+
+
+def _aimock_is_there() -> bool:
+    return _node_is_new_enough() and (ROOT / "node_modules/@copilotkit/aimock/package.json").exists()
+
+
+COMPONENTS = {
+    "node": Component(is_there=_node_is_new_enough, install="install Node.js 20.15 or newer (as root: bash .ci/run)"),
+    "aimock": Component(is_there=_aimock_is_there, install="npm ci, with Node.js 20.15 or newer (as root: bash .ci/run)"),
+    "tmux": Component(is_there=_found("tmux"), install="apt-get install tmux"),
+}
+
+
+def require(name: str) -> None:
+    """Skips the running test if the component is missing; in CI, where everything can be installed, that fails it."""
+    component = COMPONENTS[name]
+    if component.is_there():
+        return
+    reason = f"{name} is missing: {component.install}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (CI is set, so this is a failure)", pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Obeys `@pytest.mark.requires("tmux")`."""
+    for marker in item.iter_markers("requires"):
+        for name in marker.args:
+            require(name)

@@ -1,0 +1,143 @@
+"""What is installed is what was meant: a wheel without tests, names that nobody else takes, locks that name no address."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+from uv import find_uv_bin
+
+from core.llm.providers import PROVIDERS
+from onethread.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+OUR_NAMES = {"onethread", "core", "storage", "bots", "mcp_server", "web", "tests"}
+LOCKS = ["requirements.lock", "requirements-dev.lock"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The names of the files in the wheel, built offline by the backend in the locked uv."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [find_uv_bin(), "build", "--wheel", "--offline", "--python", sys.executable, "--out-dir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert built.returncode == 0, built.stdout + built.stderr
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        return archive.namelist()
+
+
+def test_wheel_holds_our_packages_and_nothing_else(wheel: list[str]) -> None:
+    packages = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
+
+    assert packages == {"onethread", "core", "storage", "bots", "mcp_server"}
+
+
+def test_wheel_holds_every_source_and_data_file(wheel: list[str]) -> None:
+    packages = ["onethread", "core", "storage", "bots", "mcp_server"]
+    ours = {path.relative_to(ROOT).as_posix() for package in packages for path in (ROOT / package).rglob("*") if _belongs(path)}
+
+    assert {name for name in wheel if name.split("/")[0] in packages and not name.endswith("/")} == ours
+
+
+def test_wheel_installs_the_console_script() -> None:
+    scripts = tomllib.loads(_read("pyproject.toml"))["project"]["scripts"]
+
+    assert scripts == {"onethread": "onethread.cli:main"}
+
+
+def test_no_dependency_ships_one_of_our_top_level_names() -> None:
+    clashes = {
+        (distribution.name, top)
+        for distribution in distributions()
+        for top in _top_level_names(distribution)
+        if distribution.name != "onethread" and top in OUR_NAMES
+    }
+
+    assert clashes == set()
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_requirement_is_exact_and_has_hashes(lock: str) -> None:
+    for requirement in _requirements(lock):
+        assert re.match(r"[a-z0-9._-]+(\[[a-z,-]+\])?==\S+ ", requirement), requirement
+        assert "--hash=sha256:" in requirement, requirement
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "package-lock.json"])
+def test_lock_holds_no_address(lock: str) -> None:
+    assert not re.search(r"https?:|file:|git\+|--index-url|--extra-index-url|--find-links|\"resolved\"", _read(lock))
+
+
+def test_npm_lock_holds_a_hash_for_every_package() -> None:
+    packages = json.loads(_read("package-lock.json"))["packages"]
+
+    assert [name for name, package in packages.items() if name and "integrity" not in package] == []
+
+
+def test_dev_lock_contains_the_runtime_lock() -> None:
+    runtime, dev = ({requirement.split(" ")[0] for requirement in _requirements(lock)} for lock in LOCKS)
+
+    assert runtime - dev == set()
+
+
+def test_locks_fulfil_what_pyproject_asks_for() -> None:
+    project = tomllib.loads(_read("pyproject.toml"))
+    runtime, dev = ({_name(requirement) for requirement in _requirements(lock)} for lock in LOCKS)
+
+    assert {_name(wanted) for wanted in project["project"]["dependencies"]} - runtime == set()
+    assert {_name(wanted) for wanted in project["dependency-groups"]["dev"]} - dev == set()
+
+
+def test_env_example_shows_every_setting_with_its_default() -> None:
+    defaults = {f"ONETHREAD_{name.upper()}": _shown(field) for name, field in Settings.model_fields.items()}
+
+    assert {name: value for name, value in _env_example().items() if name.startswith("ONETHREAD_")} == defaults
+
+
+def test_env_example_names_only_keys_that_a_provider_reads() -> None:
+    known = {name for provider in PROVIDERS for name in provider.key_names}
+
+    assert {name for name in _env_example() if not name.startswith("ONETHREAD_")} - known == set()
+
+
+def test_env_example_changes_nothing_when_copied_as_it_is() -> None:
+    assert [line for line in _read(".env.example").splitlines() if line and not line.startswith("#")] == []
+
+
+def _env_example() -> dict[str, str]:
+    return dict(re.findall(r"^# ([A-Z_]+)=(.*)$", _read(".env.example"), flags=re.MULTILINE))
+
+
+def _shown(setting: FieldInfo) -> str:
+    """A default that depends on the machine is described in words, its value left empty."""
+    return "" if setting.default_factory or setting.default is None else str(setting.default)
+
+
+def _top_level_names(distribution: Distribution) -> set[str]:
+    record = distribution.read_text("RECORD") or ""  # distribution.files says the same in 6 s
+    return {line.split(",")[0].split("/")[0].removesuffix(".py") for line in record.splitlines()}
+
+
+def _read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _belongs(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def _name(requirement: str) -> str:
+    """The package's name of `litellm>=1.106.2,<2` or `uvicorn[standard]==1.0`, in its normal form."""
+    return re.split(r"[\[<>=! ;]", requirement, maxsplit=1)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def _requirements(lock: str) -> list[str]:
+    """Each locked requirement with its markers and hashes on one line."""
+    text = re.sub(r"^\s*#.*\n", "", _read(lock), flags=re.MULTILINE)
+    return text.replace("\\\n", " ").splitlines()

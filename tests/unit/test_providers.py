@@ -1,0 +1,81 @@
+"""The catalogue of providers: whose a model is, which key is missing, and which model is taken when nobody chose one."""
+
+import pytest
+
+from core.llm.providers import PROVIDERS, default_model, missing_keys, provider_of, qualified
+
+
+@pytest.mark.parametrize(
+    ("model", "provider_id"),
+    [
+        ("anthropic/claude-sonnet-5-5", "anthropic"),
+        ("claude-sonnet-5-5", "anthropic"),
+        ("gpt-6-sol", "openai"),
+        ("chatgpt-4o-latest", "openai"),
+        ("ft:gpt-4o:team::id", "openai"),
+        ("o3", "openai"),
+        ("o3-mini", "openai"),
+        ("gemini-3.8-flash", "gemini"),
+        ("vertex_ai/gemini-3.8-flash", "vertex_ai"),
+        ("ollama/llama3.1", "ollama"),
+        ("ollama_chat/llama3.1", "ollama"),
+        ("groq/openai/gpt-oss-120b", "groq"),
+        ("openrouter/anthropic/claude-sonnet-5-5", "openrouter"),
+        ("us.anthropic.claude-sonnet-5-5", "bedrock"),
+        ("cohere_chat/command-a-03-2025", "cohere"),
+        ("demo/offline", "demo"),
+    ],
+)
+def test_a_model_is_served_by_the_provider_that_its_name_says(model: str, provider_id: str) -> None:
+    provider = provider_of(model)
+
+    assert provider is not None
+    assert provider.id == provider_id
+
+
+@pytest.mark.parametrize("model", ["", "opal", "llama3", "acme/gpt-4o", "o", "open/claude-1"])
+def test_a_model_of_an_unknown_provider_is_nobodys_and_misses_no_key(model: str) -> None:
+    assert provider_of(model) is None
+    assert missing_keys(model, {}) == ()
+    assert qualified(model) == model
+
+
+def test_a_bare_name_gets_the_prefix_of_its_provider() -> None:
+    assert qualified("gemini-3.8-flash") == "gemini/gemini-3.8-flash"
+    assert qualified("groq/openai/gpt-oss-120b") == "groq/openai/gpt-oss-120b"
+
+
+def test_any_one_of_the_keys_suffices() -> None:
+    assert missing_keys("gemini/gemini-3.8-flash", {}) == ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    assert missing_keys("gemini/gemini-3.8-flash", {"GOOGLE_API_KEY": "k"}) == ()
+
+
+def test_a_blank_key_counts_as_missing() -> None:
+    assert missing_keys("gpt-6-sol", {"OPENAI_API_KEY": "  "}) == ("OPENAI_API_KEY",)
+
+
+@pytest.mark.parametrize("model", ["demo/offline", "ollama_chat/llama3.1", "hosted_vllm/local"])
+def test_local_providers_need_no_key(model: str) -> None:
+    assert missing_keys(model, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "provider_id"),
+    [
+        ({"GEMINI_API_KEY": "k", "OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}, "anthropic"),
+        ({"GEMINI_API_KEY": "k", "OPENAI_API_KEY": "k"}, "openai"),
+        ({"GOOGLE_API_KEY": "k"}, "gemini"),
+        ({"GROQ_API_KEY": "k"}, "demo"),
+        ({"ANTHROPIC_API_KEY": ""}, "demo"),
+        ({}, "demo"),
+    ],
+)
+def test_the_default_model_is_the_first_preferred_providers_whose_key_is_set(keys: dict[str, str], provider_id: str) -> None:
+    provider = provider_of(default_model(keys))
+
+    assert provider is not None
+    assert provider.id == provider_id
+
+
+def test_every_default_model_belongs_to_its_provider() -> None:
+    assert [provider_of(provider.default_model) for provider in PROVIDERS] == list(PROVIDERS)
