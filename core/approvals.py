@@ -6,7 +6,7 @@ from core import turns
 from core.access import Principal, require
 from core.errors import Conflict, NotFound
 from core.events import ApprovalChanged
-from core.models import Approval, ApprovalStatus, Decision, Turn, TurnStatus
+from core.models import AgentStatus, Approval, ApprovalStatus, Decision, Turn, TurnStatus
 from core.ports import UnitOfWork
 
 _STATUS = {Decision.APPROVE: ApprovalStatus.APPROVED, Decision.DENY: ApprovalStatus.DENIED}
@@ -55,6 +55,7 @@ async def _close(uow: UnitOfWork, approval: Approval, turn: Turn, status: Approv
     uow.emit(ApprovalChanged(conversation_id=turn.conversation_id, turn_id=turn.id, approval_id=approval.id))
     if turn.status is TurnStatus.WAITING:
         await turns.requeue(uow, turn, run_after=uow.now)
+        await turns.set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING)
     return True
 
 

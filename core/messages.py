@@ -165,9 +165,9 @@ async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: 
 
 
 async def _check_rates(uow: UnitOfWork, principal: Principal, conversation_id: UUID, rules: PostingRules) -> None:
-    recent = await uow.inbox.recent(principal.user_id, uow.now - _MINUTE)
-    if len(recent) > rules.messages_per_minute:
-        wait = (recent[-rules.messages_per_minute - 1] + _MINUTE - uow.now).total_seconds()
+    one_too_many = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute + 1)
+    if one_too_many and one_too_many > uow.now - _MINUTE:
+        wait = (one_too_many + _MINUTE - uow.now).total_seconds()
         raise RateLimited(
             f"More than {rules.messages_per_minute} messages in a minute. Try again in {wait:.0f} s.", retry_after=max(wait, 1.0)
         )

@@ -18,6 +18,7 @@ from core.models import (
     InboxEntry,
     InboxKey,
     Message,
+    MessageStatus,
     ModelPause,
     Project,
     Step,
@@ -176,6 +177,10 @@ class Messages(Protocol):
         """Raises the revision."""
         ...
 
+    async def set_status(self, message_ids: Collection[UUID], status: MessageStatus) -> None:
+        """Raises the revisions."""
+        ...
+
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         """The last `limit` messages below the seq `before`, ascending."""
         ...
@@ -299,8 +304,8 @@ class Inbox(Protocol):
         ...
 
     async def set_result(self, key: InboxKey, result: JSON) -> None: ...
-    async def recent(self, user_id: UUID, since: datetime) -> list[datetime]:
-        """When this user's messages came in, ascending."""
+    async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
+        """When this user's n-th last message came in; 1 is the last."""
         ...
 
 

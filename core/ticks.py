@@ -18,16 +18,17 @@ _log = structlog.get_logger()
 
 
 class Ticks:
-    def __init__(self, storage: Storage, clock: Clock, policy: RetryPolicy) -> None:
+    def __init__(self, storage: Storage, clock: Clock, policy: RetryPolicy, *, rescue_seconds: float = RESCUE_SECONDS) -> None:
         self._storage = storage
         self._clock = clock
         self._policy = policy
+        self._rescue_seconds = rescue_seconds
         self._scheduler = AsyncIOScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1})
 
     def start(self) -> None:
         """Needs a running event loop. The first rescue comes at once."""
         now = self._clock.now()
-        self._scheduler.add_job(_safe(self.rescue), "interval", seconds=RESCUE_SECONDS, next_run_time=now)
+        self._scheduler.add_job(_safe(self.rescue), "interval", seconds=self._rescue_seconds, next_run_time=now)
         self._scheduler.add_job(_safe(self.expire), "interval", seconds=EXPIRE_SECONDS, next_run_time=now)
         self._scheduler.add_job(_safe(self.prune), "interval", hours=PRUNE_HOURS, next_run_time=now + timedelta(minutes=1))
         self._scheduler.start()

@@ -55,17 +55,18 @@ async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, status_messa
 
 
 async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, text: str) -> Turn:
-    """A finished round, with its tool calls noted as running. It clears what went wrong before."""
+    """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow."""
     turn = await uow.turns.fence(lease)
     await uow.steps.add(step)
     await _add_usage(uow, turn, step)
     await uow.pauses.remove(turn.model)
-    await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
-    await uow.messages.update(turn.reply_id, content=text)
+    if turn.failures or turn.rescues or turn.error_code:
+        await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
+    if calls:
+        await uow.messages.update(turn.reply_id, content=text)
+        await say_running(uow, turn, calls[0].name)
     for call in calls:
         await put_tool_call(uow, turn, call)
-    if calls:
-        await say_running(uow, turn, calls[0].name)
     return turn
 
 
@@ -191,9 +192,11 @@ async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
             await put_tool_call(uow, turn, replace(call, state=ToolCallState.RUNNING, approval_id=None))
     reply = await uow.messages.get(turn.reply_id)
     if reply:
-        await uow.messages.update(turn.reply_id, metadata={key: value for key, value in reply.metadata.items() if key != "error"})
+        metadata = {key: value for key, value in reply.metadata.items() if key != "error"}
+        await uow.messages.update(turn.reply_id, metadata=metadata, deleted_at=None)
     await requeue(uow, turn, run_after=uow.now, **anew)
-    await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
+    if turn.started_at:
+        await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
 
 
 async def set_agent_status(uow: UnitOfWork, conversation_id: UUID, status: AgentStatus, message: str = "") -> None:
@@ -210,7 +213,7 @@ async def _visible(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn
 
 
 async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
-    if turn.status is not TurnStatus.QUEUED:
+    if turn.started_at:
         await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
     if approval := await uow.approvals.open_of_turn(turn.id):
         await uow.approvals.close(approval.id, ApprovalStatus.EXPIRED, None, uow.now)
@@ -220,7 +223,8 @@ async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
 
 
 async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) -> None:
-    await _release_probe(uow, turn)
+    if status is not TurnStatus.SUCCEEDED:
+        await _release_probe(uow, turn)
     await uow.turns.update(turn.id, status=status, finished_at=uow.now, **_FREE, **changes)
     uow.emit(
         MessageChanged(conversation_id=turn.conversation_id, message_id=turn.user_message_id),
@@ -230,8 +234,8 @@ async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) 
 
 
 async def _mark_messages(uow: UnitOfWork, turn: Turn, status: MessageStatus) -> None:
+    await uow.messages.set_status((turn.user_message_id, turn.reply_id), status)
     for message_id in (turn.user_message_id, turn.reply_id):
-        await uow.messages.update(message_id, status=status)
         uow.emit(MessageChanged(conversation_id=turn.conversation_id, message_id=message_id))
 
 

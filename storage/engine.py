@@ -46,7 +46,8 @@ def _sqlite(url: URL, *, begin: str, pragmas: tuple[str, ...], **pool: Any) -> A
     def _on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", *pragmas):
+        # FULL: what was acknowledged is on the disk, also when the power fails. NORMAL would only survive a killed process.
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -1,6 +1,7 @@
 """How a process hears what other processes did to the same SQLite file: it watches the file's version and reads the feed of changes."""
 
 import asyncio
+import sqlite3
 from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
@@ -8,15 +9,18 @@ from uuid import UUID
 import aiosqlite
 import structlog
 from sqlalchemy import Row, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.events import Lagged, TextDelta, from_json
 from core.live import LiveEvents
+from core.logs import place_of
 from core.models import TurnStatus
 from core.text import utf16_len
 from storage import schema
 
 POLL_SECONDS = 0.1
+RETRY_SECONDS = 1.0
 _BATCH = 500
 _log = structlog.get_logger()
 
@@ -34,15 +38,24 @@ class SqliteNotifier:
 
     async def run(self, started: asyncio.Event) -> None:
         """Watches until cancelled. `started` is set when nothing committed from then on can be missed."""
-        async with aiosqlite.connect(self._path, isolation_level=None) as watch:
-            seen = await _data_version(watch)
-            self._last_id = await self._newest_id()
-            started.set()
+        self._last_id = await self._newest_id()
+        while True:
+            try:
+                await self._watch(started)
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                _log.warning("notifier.interrupted", **place_of(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                self._live.publish(Lagged())
+
+    async def _watch(self, started: asyncio.Event) -> None:
+        async with aiosqlite.connect(self._path, isolation_level=None) as connection:
+            seen = None
             while True:
-                version = await _data_version(watch)
+                version = await _data_version(connection)
                 if version != seen:
-                    seen = version
                     await self._catch_up()
+                    seen = version
+                started.set()
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _newest_id(self) -> int:

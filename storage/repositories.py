@@ -19,6 +19,7 @@ from core.models import (
     InboxEntry,
     InboxKey,
     Message,
+    MessageStatus,
     ModelPause,
     Project,
     Step,
@@ -223,6 +224,11 @@ class Messages(Repository):
         changed = update(table).where(table.c.id == message_id).values(revision=table.c.revision + 1, updated_at=self._now, **changes)
         await self._connection.execute(changed)
 
+    async def set_status(self, message_ids: Collection[UUID], status: MessageStatus) -> None:
+        table = schema.messages
+        changed = update(table).where(table.c.id.in_(message_ids))
+        await self._connection.execute(changed.values(status=status, revision=table.c.revision + 1, updated_at=self._now))
+
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         table = schema.messages
         query = select(table).where(table.c.conversation_id == conversation_id)
@@ -361,10 +367,11 @@ class Inbox(Repository):
     async def set_result(self, key: InboxKey, result: JSON) -> None:
         await self._connection.execute(update(schema.inbox).where(self._is(key)).values(result=result))
 
-    async def recent(self, user_id: UUID, since: datetime) -> list[datetime]:
+    async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
         table = schema.inbox
-        query = select(table.c.received_at).where(table.c.user_id == user_id, table.c.received_at > since).order_by(table.c.received_at)
-        return list((await self._connection.execute(query)).scalars())
+        query = select(table.c.received_at).where(table.c.user_id == user_id).order_by(table.c.received_at.desc()).offset(n - 1).limit(1)
+        found: datetime | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
 
     @staticmethod
     def _is(key: InboxKey) -> ColumnElement[bool]:

@@ -95,7 +95,8 @@ class TurnQueue(Repository):
 def _next_claimable(now: datetime, *, suspects: bool, avoid: Collection[str]) -> Select[Any]:
     is_suspect = _turns.c.rescues >= SUSPECT_AFTER_RESCUES
     other, running, pause = aliased(_turns), aliased(_turns), schema.model_pauses.c
-    author_runs = select(func.count()).where(running.c.status == TurnStatus.RUNNING, running.c.author_id == _turns.c.author_id)
+    by_author = select(running.c.author_id, func.count().label("runs")).where(running.c.status == TurnStatus.RUNNING)
+    busy = by_author.group_by(running.c.author_id).subquery()
     conditions: list[ColumnElement[bool]] = [
         _turns.c.status == TurnStatus.QUEUED,
         _turns.c.run_after <= now,
@@ -110,5 +111,6 @@ def _next_claimable(now: datetime, *, suspects: bool, avoid: Collection[str]) ->
     ]
     if avoid:
         conditions.append(_turns.c.model.not_in(avoid))
-    query = select(_turns.c.id).where(*conditions).order_by(author_runs.scalar_subquery(), _turns.c.created_at, _turns.c.id)
+    fewest_first = (func.coalesce(busy.c.runs, 0), _turns.c.created_at, _turns.c.id)
+    query = select(_turns.c.id).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*conditions).order_by(*fewest_first)
     return query.limit(1).with_for_update(skip_locked=True, of=_turns)

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import types
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -182,6 +183,7 @@ def _configure(litellm: Any) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydantic")  # of litellm's models; some quote the answer
     _leave_out_the_mcp_gateway()
     _register_demo(litellm)
     _warm_up(litellm)
@@ -190,7 +192,9 @@ def _configure(litellm: Any) -> None:
 def _leave_out_the_mcp_gateway() -> None:
     """OpenAI's Responses route imports litellm's gateway to MCP servers at its first call, seconds of it, also when told to skip it."""
     stub: Any = types.ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
-    stub.LiteLLM_Proxy_MCP_Handler = type("LiteLLM_Proxy_MCP_Handler", (), {"should_use_litellm_mcp_gateway": staticmethod(lambda tools: False)})
+    stub.LiteLLM_Proxy_MCP_Handler = type(
+        "LiteLLM_Proxy_MCP_Handler", (), {"should_use_litellm_mcp_gateway": staticmethod(lambda tools: False)}
+    )
     sys.modules.setdefault(stub.__name__, stub)
 
 

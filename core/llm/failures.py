@@ -246,7 +246,7 @@ _OVERLOADED = _any_of(r"overloaded", r"service (is )?(temporarily )?unavailable"
 _REFUSED_CONNECTION = _any_of(
     r"connection refused", r"cannot connect to host", r"all connection attempts failed", r"failed to establish a new connection"
 )
-_STREAM_CUT = _any_of(r"stream ended before a finish_reason")
+_STREAM_CUT = _any_of(r"stream ended before a finish_reason", r"before any terminal event")
 _CONNECTION_TROUBLE = _any_of(r"connection error", r"server disconnected", r"peer closed connection")
 
 _TIMEOUTS = frozenset({"TimeoutError", "Timeout", "APITimeoutError", "TimeoutException", "ServerTimeoutError"})

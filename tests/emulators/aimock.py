@@ -21,7 +21,7 @@ JSON = dict[str, Any]
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 _LISTENING = re.compile(rb"listening on (http://127\.0\.0\.1:\d+)")
-_API_BASES = {"openai": "/v1", "gemini": "/v1beta"}
+_API_BASES = {"openai": "/v1", "responses": "/v1", "gemini": "/v1beta"}
 
 
 @dataclass(frozen=True, slots=True)

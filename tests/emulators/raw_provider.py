@@ -1,4 +1,4 @@
-"""A provider of language models whose streams can be broken in every way that real ones break, in four vendors' formats.
+"""A provider of language models whose streams can be broken in every way that real ones break, in five vendors' formats.
 
 async with RawProvider(Reply(text=("Hel", "lo"), ending=Ending.CLEAN_EOF)) as provider:
     ...  # api_base=provider.api_base("openai"); afterwards provider.requests holds the bodies
@@ -80,7 +80,7 @@ class RawProvider:
 
     def api_base(self, provider: str) -> str:
         """The address as litellm wants it for `provider`."""
-        return self.url + {"openai": "/v1", "gemini": "/v1beta"}.get(provider, "")
+        return self.url + {"openai": "/v1", "responses": "/v1", "gemini": "/v1beta"}.get(provider, "")
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -204,6 +204,8 @@ def _format(path: str, body: JSON) -> _Format:
         return _Anthropic()
     if "generateContent" in path or "GenerateContent" in path:
         return _Gemini()
+    if path.endswith("/responses"):
+        return _Responses()
     return _Ollama() if path.endswith("/api/chat") else _OpenAI(str(body.get("model")))
 
 
@@ -252,6 +254,70 @@ class _OpenAI:
 
     def _base(self) -> JSON:
         return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1795316865, "model": self._model}
+
+
+class _Responses:
+    """OpenAI's other format, which litellm uses for GPT 5.4 and later where tools are offered."""
+
+    content_type = "text/event-stream"
+    _place: ClassVar[JSON] = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._output: list[JSON] = []
+
+    def start(self) -> Iterator[bytes]:
+        yield self._of("response.created", response=self._response("in_progress"))
+        yield self._of("response.output_item.added", output_index=0, item=self._message("in_progress"))
+
+    def text(self, piece: str) -> bytes:
+        self._text += piece
+        return self._of("response.output_text.delta", **self._place, delta=piece, logprobs=[])
+
+    def tool(self, index: int, tool: ToolUse) -> Iterator[bytes]:
+        place = {"item_id": f"fc_{index}", "output_index": index + 1}
+        item: JSON = {"type": "function_call", "id": f"fc_{index}", "call_id": tool.call_id, "name": tool.name, "status": "in_progress"}
+        yield self._of("response.output_item.added", output_index=index + 1, item=item | {"arguments": ""})
+        for fragment in tool.fragments:
+            yield self._of("response.function_call_arguments.delta", **place, delta=fragment)
+        done = item | {"arguments": "".join(tool.fragments), "status": "completed"}
+        self._output.append(done)
+        yield self._of("response.function_call_arguments.done", **place, name=tool.name, arguments=done["arguments"])
+        yield self._of("response.output_item.done", output_index=index + 1, item=done)
+
+    def finish(self, reason: str, usage: Usage | None) -> Iterator[bytes]:
+        yield self._of("response.output_item.done", output_index=0, item=self._message("completed"))
+        limits = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        kind = "incomplete" if reason in limits else "completed"
+        response = self._response(kind) | {"output": [self._message(kind), *self._output], "usage": self._counts(usage or Usage())}
+        if reason in limits:
+            response["incomplete_details"] = {"reason": limits[reason]}
+        yield self._of(f"response.{kind}", response=response)
+
+    def done(self) -> Iterator[bytes]:
+        yield from ()
+
+    def error(self) -> bytes:
+        return self._of("error", code="server_error", message="The server had an error", param=None)
+
+    def broken(self) -> bytes:
+        return b'event: response.output_text.delta\ndata: {"type": broken\n\n'
+
+    def _message(self, status: str) -> JSON:
+        content = [{"type": "output_text", "text": self._text, "annotations": []}] if self._text else []
+        return {"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": content}
+
+    def _response(self, status: str) -> JSON:
+        fixed = {"id": "resp_1", "object": "response", "created_at": 1795316865, "model": "gpt-6-sol", "output": [], "tools": []}
+        return fixed | {"status": status, "error": None, "parallel_tool_calls": True, "tool_choice": "auto"}
+
+    def _counts(self, usage: Usage) -> JSON:
+        counts = {"input_tokens": usage.tokens_in, "output_tokens": usage.tokens_out, "total_tokens": usage.tokens_in + usage.tokens_out}
+        cached, reasoning = {"cached_tokens": usage.tokens_cached}, {"reasoning_tokens": 0}
+        return counts | {"input_tokens_details": cached, "output_tokens_details": reasoning}
+
+    def _of(self, kind: str, **rest: Any) -> bytes:
+        return _event({"type": kind, "sequence_number": 0, **rest}, kind)
 
 
 class _Anthropic:
