@@ -143,6 +143,7 @@ class Agent:
         try:
             tool = self._tools.get(call.name)
             if tool.needs_approval and not (stored and stored.approval_id):
+                tool.parse(_arguments(request))
                 await turns.park(uow, turn, call, expires_at=uow.now + timedelta(hours=self._rules.approval_hours))
                 return True
             await _check_approved(uow, stored)

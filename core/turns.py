@@ -131,7 +131,7 @@ async def hand_back(uow: UnitOfWork, turn: Turn, *, draft: str | None) -> None:
     """Queues a turn again because its worker shuts down."""
     if draft is not None:
         await uow.messages.update(turn.reply_id, content=draft)
-    await requeue(uow, turn, run_after=uow.now)
+    await _wait_for_worker(uow, turn)
 
 
 async def park(uow: UnitOfWork, turn: Turn, call: ToolCall, *, expires_at: datetime) -> Approval:
@@ -162,7 +162,7 @@ async def rescue(uow: UnitOfWork, policy: RetryPolicy) -> int:
     turns = await uow.turns.expired(uow.now)
     for turn in turns:
         if may_be_rescued(turn, policy):
-            await requeue(uow, turn, run_after=uow.now, rescues=turn.rescues + 1)
+            await _wait_for_worker(uow, turn, rescues=turn.rescues + 1)
         else:
             sentence = _INTERRUPTED.format(times=policy.max_rescues)
             await fail(uow, turn, INTERRUPTED, sentence)
@@ -202,6 +202,11 @@ async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
 async def set_agent_status(uow: UnitOfWork, conversation_id: UUID, status: AgentStatus, message: str = "") -> None:
     await uow.conversations.update(conversation_id, agent_status=status, agent_status_message=clip(message, _MAX_STATUS_MESSAGE))
     uow.emit(AgentStatusChanged(conversation_id=conversation_id))
+
+
+async def _wait_for_worker(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:
+    await requeue(uow, turn, run_after=uow.now, **changes)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE, "Waiting for a worker …")
 
 
 async def _visible(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:

@@ -7,7 +7,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from core.errors import InvalidInput
+from core.errors import InvalidInput, StorageUnavailable
 
 BUSY_TIMEOUT_MS = 10_000
 READERS = 5
@@ -30,7 +30,13 @@ def database_url(text: str) -> URL:
 
 def sqlite_writer(url: URL) -> AsyncEngine:
     """One connection for each process: its queue is the order of writing. Every transaction takes the file's write lock when it begins."""
-    Path(url.database or "").expanduser().parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(url.database or "").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"The database's folder {str(folder)!r} cannot be made ({error.strerror}). Set ONETHREAD_DATA_DIR to another."
+        ) from None
     return _sqlite(url, begin="BEGIN IMMEDIATE", pragmas=(), pool_size=1, max_overflow=0, pool_timeout=60)
 
 

@@ -10,12 +10,14 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import StorageUnavailable
+from storage.failures import told_as_unavailable
 
 
 async def upgrade(writer: AsyncEngine) -> str | None:
     """Runs the missing migrations in one transaction, under the database's write lock. Gives the revision it found, None for a new one."""
-    async with writer.begin() as connection:
-        return await connection.run_sync(_upgrade)
+    with told_as_unavailable():
+        async with writer.begin() as connection:
+            return await connection.run_sync(_upgrade)
 
 
 def config(connection: Connection) -> Config:

@@ -7,15 +7,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from core.errors import StorageUnavailable
 from core.events import StateEvent, to_json
 from core.live import LiveEvents
 from core.ports import Clock
 from storage import repositories, schema
+from storage.failures import told_as_unavailable
 from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
@@ -53,7 +51,7 @@ class UnitOfWork:
     async def savepoint(self) -> AsyncIterator[None]:
         emitted = len(self.events)
         try:
-            with _Unavailable():
+            with told_as_unavailable():
                 async with self._connection.begin_nested():
                     yield
         except BaseException:
@@ -73,13 +71,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
-        with _Unavailable():
+        with told_as_unavailable():
             async with self._reader.begin() as connection:
                 yield UnitOfWork(connection, self._clock.now())
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
-        with _Unavailable():
+        with told_as_unavailable():
             async with self._writer.connect() as connection:
                 transaction = await connection.begin()
                 unit = UnitOfWork(connection, self._clock.now())
@@ -119,35 +117,3 @@ class Database:
         if unit.events:
             rows = [{"origin": self._process_id, "event": to_json(event), "at": unit.now} for event in unit.events]
             await connection.execute(insert(schema.changes), rows)
-
-
-class _Unavailable:
-    """Turns the driver's errors that tell of an unreachable, locked or full database into StorageUnavailable."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, PoolTimeout):
-            raise StorageUnavailable("The database is overloaded: no connection became free. Try again in a moment.") from None
-        if isinstance(error, DBAPIError) and (sentence := _sentence(error)):
-            raise StorageUnavailable(sentence) from None
-
-
-def _sentence(error: DBAPIError) -> str | None:
-    text = str(error.orig).lower()
-    for sign, sentence in _SENTENCES.items():
-        if sign in text:
-            return sentence
-    return "The database connection was lost. Try again in a moment." if error.connection_invalidated else None
-
-
-_SENTENCES = {
-    "disk is full": "The disk is full, so nothing was stored. Free some space and try again.",
-    "database is locked": "The database is locked by another program. Try again in a moment.",
-    "readonly database": "The database file cannot be written to. Check its permissions and those of its folder.",
-    "unable to open": "The database file cannot be opened. Check that its folder exists and may be written to.",
-    "disk i/o error": "The disk reports an error. Check the disk of the data directory.",
-    "malformed": "The database file is damaged. Restore it from a backup.",
-    "not a database": "ONETHREAD_DATABASE_URL names a file that is no SQLite database.",
-}

@@ -65,13 +65,16 @@ class Tool:
         """The tool in OpenAI's chat format."""
         return {"type": "function", "function": {"name": self.name, "description": self.description, "parameters": self.parameters}}
 
-    async def run(self, context: ToolContext, arguments: Mapping[str, Any]) -> JSON:
-        """Raises InvalidInput for arguments that do not fit, and whatever of OnethreadError the handler raises."""
+    def parse(self, arguments: Mapping[str, Any]) -> Arguments:
+        """Raises InvalidInput for arguments that do not fit."""
         try:
-            parsed = self.arguments.model_validate(arguments)
+            return self.arguments.model_validate(arguments)
         except ValidationError as error:
             raise InvalidInput(_explain(error)) from None
-        return await self.handler(context, parsed)
+
+    async def run(self, context: ToolContext, arguments: Mapping[str, Any]) -> JSON:
+        """Raises InvalidInput for arguments that do not fit, and whatever of OnethreadError the handler raises."""
+        return await self.handler(context, self.parse(arguments))
 
 
 class Toolset:
