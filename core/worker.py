@@ -107,8 +107,10 @@ class Worker:
 
     async def _woken(self) -> bool:
         """Waits for an announced turn, for a while."""
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that meets the event.
         with suppress(TimeoutError):
-            return await asyncio.wait_for(self._wake.wait(), self._rules.poll_seconds)
+            async with asyncio.timeout(self._rules.poll_seconds):
+                return await self._wake.wait()
         return False
 
     async def _claim(self) -> Turn | None:
@@ -237,7 +239,9 @@ _BROKE = "Onethread itself failed (reference {reference}; the log says where). I
 
 
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    """Cancels until they end: a library may lose a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
