@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from core import identity, projects
 from core.access import Principal
 from core.agent import Agent, AgentRules
@@ -17,6 +19,7 @@ from core.drafts import Drafts
 from core.ids import new_id
 from core.live import LiveEvents
 from core.llm.client import LiteLLM, ModelSettings
+from core.logs import place_of
 from core.messages import PostingRules
 from core.models import User
 from core.ports import ChatModel, Clock, Storage
@@ -30,6 +33,9 @@ from storage.engine import database_url, sqlite_reader, sqlite_writer
 from storage.migrate import upgrade
 from storage.notifier import SqliteNotifier
 from storage.unit_of_work import Database
+
+_RESTART_SECONDS = 1.0
+_log = structlog.get_logger()
 
 
 class SystemClock:
@@ -86,13 +92,22 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
 async def working(app: App) -> AsyncIterator[None]:
     """Runs the app's worker and its clock while the block runs; at its end unfinished turns are handed back."""
     app.ticks.start()
-    worker = asyncio.create_task(app.worker.run(), name="worker")
+    worker = asyncio.create_task(_supervised(app.worker), name="worker")
     try:
         yield
     finally:
         app.ticks.stop()
         worker.cancel()
         await asyncio.wait({worker})
+
+
+async def _supervised(worker: Worker) -> None:
+    while True:
+        try:
+            await worker.run()
+        except Exception as error:  # noqa: BLE001  # the outermost loop: a defect must not leave the queue without a worker
+            _log.error("worker.restarted", **place_of(error))
+            await asyncio.sleep(_RESTART_SECONDS)
 
 
 class _Parts:
