@@ -101,7 +101,8 @@ class Follower:
             try:
                 return await self._translated(events)
             except NotFound:
-                return [Frame("conversation_deleted", {"id": str(self._conversation_id)})]
+                gone = ConversationDeleted(conversation_id=self._conversation_id)
+                return [_deleted(event) for event in events if isinstance(event, TaskDeleted)] + [_deleted(gone)]
             except StorageUnavailable:
                 events = [Lagged()]
                 await asyncio.sleep(REREAD_SECONDS)
@@ -114,10 +115,8 @@ class Follower:
             match event:
                 case TextDelta():
                     frames += self._delta(event)
-                case ConversationDeleted():
-                    frames.append(Frame("conversation_deleted", {"id": str(event.conversation_id)}))
-                case TaskDeleted():
-                    frames.append(Frame("task_deleted", {"id": str(event.task_id), "ref": event.ref}))
+                case ConversationDeleted() | TaskDeleted():
+                    frames.append(_deleted(event))
                 case _:
                     frames += await self._state(event)
         return frames + (await self._reread() if self._held else [])
@@ -125,7 +124,9 @@ class Follower:
     # --- text ---
 
     def _delta(self, delta: TextDelta) -> list[Frame]:
-        reply = self._replies.setdefault(delta.message_id, ReplyText(0, ""))
+        reply = self._replies.get(delta.message_id)
+        if reply is None:  # it has ended
+            return []
         if not reply.fits(delta):
             self._held.append(delta)
             return []
@@ -193,7 +194,7 @@ class Follower:
         (payload,) = await messages_json(uow, [message])
         if message.role is not Role.ASSISTANT:
             return [Frame(event, payload)]
-        if message.status not in _ENDED:
+        if event == "new_message" or message.status not in _ENDED:
             self._replies.setdefault(message_id, ReplyText(payload["stream_no"], message.content))
             return [Frame(event, payload)]
         if self._replies.pop(message_id, None) is None:
@@ -236,6 +237,14 @@ async def _tool_call(uow: UnitOfWork, turn_id: UUID, step: int, index: int) -> l
         return []
     approval = await uow.approvals.get(call.approval_id) if call.approval_id else None
     return [Frame("tool_call", tool_call_json(call, turn.reply_id, approval, turn_ended=turn.status.finished))]
+
+
+def _deleted(event: ConversationDeleted | TaskDeleted) -> Frame:
+    match event:
+        case ConversationDeleted():
+            return Frame("conversation_deleted", {"id": str(event.conversation_id)})
+        case TaskDeleted():
+            return Frame("task_deleted", {"id": str(event.task_id), "ref": event.ref})
 
 
 def _ended(reply: JSON) -> list[Frame]:

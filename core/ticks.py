@@ -1,5 +1,6 @@
 """What happens by the clock. Each tick is safe in any number of processes at once: it only does what still needs doing."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from core import approvals, turns
 from core.errors import StorageUnavailable
+from core.logs import place_of
 from core.ports import Clock, Storage
 from core.retries import RetryPolicy
 
@@ -27,6 +29,8 @@ class Ticks:
 
     def start(self) -> None:
         """Needs a running event loop. The first rescue comes at once."""
+        # It reports what `stop` cancels as errors, with texts that may quote content; _safe reports the rest.
+        logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
         now = self._clock.now()
         self._scheduler.add_job(_safe(self.rescue), "interval", seconds=self._rescue_seconds, next_run_time=now)
         self._scheduler.add_job(_safe(self.expire), "interval", seconds=EXPIRE_SECONDS, next_run_time=now)
@@ -61,5 +65,7 @@ def _safe(tick: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
             await tick()
         except StorageUnavailable as error:
             _log.warning("tick.skipped", tick=tick.__name__, reason=str(error))
+        except Exception as error:  # noqa: BLE001  # a clock's outermost loop: the next tick comes all the same
+            _log.error("tick.broke", tick=tick.__name__, **place_of(error))
 
     return run

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,9 @@ class Worker:
         self._rules = rules
         self._isolated_run = isolated_run
         self._isolated: asyncio.Task[None] | None = None
+        self._look_at = 0.0
+        # Suspects one by one: what one of them dies of must not count against another.
+        self._slots = 1 if rules.suspects_only else rules.concurrency
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
         self._started_at = clock.now()
@@ -97,21 +101,20 @@ class Worker:
         while True:
             self._wake.clear()
             try:
-                while len(self._running) < self._rules.concurrency and (turn := await self._claim()):
+                while len(self._running) < self._slots and (turn := await self._claim()):
                     self._start(turn)
-                if not await self._woken():
-                    await self._look_after_suspects()
+                await self._woken()
+                await self._look_after_suspects()
             except StorageUnavailable as error:
                 _log.warning("worker.storage_unavailable", reason=str(error))
                 await asyncio.sleep(self._rules.poll_seconds)
 
-    async def _woken(self) -> bool:
+    async def _woken(self) -> None:
         """Waits for an announced turn, for a while."""
         # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that meets the event.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._rules.poll_seconds):
-                return await self._wake.wait()
-        return False
+                await self._wake.wait()
 
     async def _claim(self) -> Turn | None:
         async with self._storage.write() as uow:
@@ -134,8 +137,12 @@ class Worker:
         self._wake.set()
 
     async def _look_after_suspects(self) -> None:
+        """Once in a while, also where turns are announced without a pause."""
         if self._isolated_run is None or (self._isolated and not self._isolated.done()):
             return
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self._rules.poll_seconds
         async with self._storage.read() as uow:
             waiting = await uow.turns.has_suspect(uow.now)
         if waiting:
@@ -211,7 +218,7 @@ class Worker:
             id=self._id,
             host=platform.node(),
             pid=os.getpid(),
-            concurrency=self._rules.concurrency,
+            concurrency=self._slots,
             started_at=self._started_at,
             heartbeat_at=now,
         )

@@ -19,6 +19,8 @@ def to_stderr(log_format: Literal["console", "json"]) -> None:
 def to_file(path: Path, log_format: Literal["console", "json"]) -> None:
     """For commands whose terminal belongs to a person or a protocol."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    logging.captureWarnings(capture=True)
+    logging.raiseExceptions = False  # a full disk must not be told on the screen, once for each entry
     handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8", delay=True)
     _configure(handler, log_format, colors=False)
 

@@ -1,16 +1,20 @@
 """All settings, as one frozen tree. The only place that reads the environment."""
 
+import errno
 import os
+import re
+import tempfile
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from core.errors import InvalidInput
+from core.errors import InvalidInput, StorageUnavailable
 from core.llm.providers import default_model
 
 CONFIG_FILE = "onethread.toml"
@@ -48,10 +52,20 @@ class Settings(BaseSettings):
         directory = os.environ.get("ONETHREAD_DATA_DIR") or platformdirs.user_data_dir("onethread", appauthor=False)
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(directory) / CONFIG_FILE)
 
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
     @property
     def database(self) -> str:
         """The database's address, always set."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.expanduser().absolute() / 'onethread.db'}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'onethread.db'}"
+
+    @property
+    def database_shown(self) -> str:
+        """The database's address without its password."""
+        return re.sub(r"(//[^/:@]*):[^@]*@", r"\1:***@", self.database)
 
     @property
     def default_model(self) -> str:
@@ -78,6 +92,22 @@ def load(*, dotenv: bool = True) -> Settings:
                 os.environ[name] = value
     try:
         return Settings()
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{CONFIG_FILE} in the data directory is no TOML: {error}") from None
+    except OSError as error:
+        raise StorageUnavailable(f"{CONFIG_FILE} in the data directory cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         problems = [f"ONETHREAD_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors(include_input=False)]
         raise InvalidInput("A setting is wrong. " + "; ".join(problems)) from None
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """Makes the data directory; raises StorageUnavailable where nothing can be written to it."""
+    directory = settings.data_dir
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=directory):
+            return
+    except OSError as error:
+        advice = "Free some space." if error.errno == errno.ENOSPC else "Check its permissions, or set ONETHREAD_DATA_DIR to another one."
+        raise StorageUnavailable(f"The data directory {directory} cannot be written to: {error.strerror}. {advice}") from None

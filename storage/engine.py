@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import in_greenlet
 
 from core.errors import InvalidInput, StorageUnavailable
 
@@ -56,6 +57,13 @@ def _sqlite(url: URL, *, begin: str, pragmas: tuple[str, ...], **pool: Any) -> A
         for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", *pragmas):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "close")
+    def _on_close(connection: Any, _record: object) -> None:
+        # SQLite keeps a closed connection, with its transaction and the file's write lock, while a statement of it is not finalized.
+        # A cancelled one is not, until the garbage collector finds it: nobody could write for minutes.
+        if in_greenlet():
+            connection.rollback()
 
     @event.listens_for(engine.sync_engine, "begin")
     def _on_begin(connection: Connection) -> None:

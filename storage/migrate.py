@@ -36,3 +36,10 @@ def _upgrade(connection: Connection) -> str | None:
     if present != scripts.get_current_head():
         command.upgrade(settings, "head")
     return present
+
+
+def head() -> str:
+    """The revision that this version of the program works with."""
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return ScriptDirectory.from_config(settings).get_current_head() or ""

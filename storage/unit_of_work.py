@@ -93,9 +93,10 @@ class Database:
         kept = {schema.inbox.c.received_at: INBOX_KEPT, schema.changes.c.at: CHANGES_KEPT, schema.workers.c.heartbeat_at: WORKERS_KEPT}
         removed = {}
         for column, age in kept.items():
-            async with self._writer.begin() as connection:
-                gone = await connection.execute(delete(column.table).where(column < now - age))
-                removed[str(column.table)] = gone.rowcount
+            with told_as_unavailable():
+                async with self._writer.begin() as connection:
+                    gone = await connection.execute(delete(column.table).where(column < now - age))
+                    removed[str(column.table)] = gone.rowcount
         return removed
 
     async def close(self) -> None:

@@ -1,0 +1,5 @@
+"""`python -m onethread`."""
+
+from onethread.cli import main
+
+main()

@@ -1,0 +1,381 @@
+"""The command line. Each command imports what it needs when it runs, so that `onethread --help` answers at once."""
+
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from onethread.bootstrap import App
+    from onethread.settings import Settings
+
+_OURS = ("core", "storage")
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line and ends the process: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        _check_ours()
+        result = onethread.main(prog_name="onethread", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered must not raise again
+        return 0
+    except Exception as error:  # noqa: BLE001  # the outermost edge: unknown errors become one neutral line
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    from core.errors import OnethreadError
+
+    if isinstance(error, OnethreadError):
+        click.echo(f"Error: {error}", err=True)
+        return 1
+    import structlog
+
+    from core.ids import new_id
+    from core.logs import place_of
+
+    reference = str(new_id())
+    structlog.get_logger().error("command.broke", reference=reference, **place_of(error))
+    where = f" The log says where: {_log_file}" if _log_file else ""
+    click.echo(f"Error: That failed unexpectedly (reference {reference}).{where}", err=True)
+    return 1
+
+
+_log_file: Path | None = None
+"""Where this process logs, once it does."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="onethread", prog_name="onethread")
+def onethread() -> None:
+    """One task, one conversation: in Slack, in Discord, in the IDE and in the browser."""
+
+
+# --- talking ---------------------------------------------------------------------------------------------------------
+
+
+@onethread.command()
+@click.argument("task", metavar="[OT-12]", required=False)
+@click.option("--last", is_flag=True, help="Go on with the conversation that was used last.")
+@click.option("--json", "as_json", is_flag=True, help="Read messages from stdin, one a line; print each event as a line of JSON.")
+def chat(task: str | None, last: bool, as_json: bool) -> int:
+    """Talk with the agent: in a new chat, or about a task.
+
+    In a pipe each line of stdin is a message, and each reply is printed when it is whole.
+    """
+    if task and last:
+        raise click.UsageError("Name a task or use --last, not both.")
+    settings = _settings()
+    _log_to_file(settings)
+    from onethread.terminal.chat import at_screen, has_screen, through_pipe
+
+    if has_screen() and not as_json:
+        asyncio.run(at_screen(settings, task=task, last=last))
+    good = asyncio.run(through_pipe(settings, task=task, last=last, as_json=as_json))
+    return 0 if good else 1
+
+
+@onethread.command()
+@click.option("--until-idle", is_flag=True, help="End when nothing is left to be answered.")
+@click.option("--suspects", is_flag=True, hidden=True)
+def worker(until_idle: bool, suspects: bool) -> None:
+    """Answer messages that any surface has stored. Ctrl-C hands back what is not finished."""
+    from core.worker import WorkerRules
+    from onethread import logs, service
+
+    settings = _settings()
+    logs.to_stderr(settings.log_format)
+    if suspects:
+        _do(settings, service.answer_suspects, worker_rules=WorkerRules(concurrency=1, suspects_only=True))
+    else:
+        _do(settings, service.work_until_idle if until_idle else service.work)
+
+
+# --- looking after it ------------------------------------------------------------------------------------------------
+
+
+@onethread.command()
+def doctor() -> int:
+    """Say what is configured, what is missing, and how to fix it."""
+    from onethread import doctor as checks
+
+    findings = asyncio.run(checks.examine())
+    for finding in findings:
+        click.echo(f"{click.style(finding.mark, fg=finding.color)} {finding.text}")
+        if finding.advice:
+            click.echo(f"    {finding.advice}")
+    return 1 if any(finding.level == "broken" for finding in findings) else 0
+
+
+@onethread.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database to the tables of this version. Every other command does that too."""
+
+    async def upgrade(app: "App") -> None:
+        click.echo(f"The database is up to date: {app.settings.database_shown}")
+
+    _run_in_app(upgrade)
+
+
+@db.command("prune")
+def db_prune() -> None:
+    """Remove what is only kept for a while, and print how many rows of each table went."""
+
+    async def prune(app: "App") -> None:
+        for table, rows in sorted((await app.storage.prune(app.clock.now())).items()):
+            click.echo(f"{table}: {rows}")
+
+    _run_in_app(prune)
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+
+@onethread.group()
+def user() -> None:
+    """People."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="May change projects and see to everything.")
+def user_add(name: str, admin: bool) -> None:
+    """Add a person."""
+    from core import identity
+
+    async def add(app: "App") -> None:
+        async with app.storage.write() as uow:
+            added = await identity.add_user(uow, name, admin=admin)
+        click.echo(f"Added {added.name}. For a program of theirs: onethread token create NAME --user {added.name}", err=True)
+
+    _run_in_app(add)
+
+
+@user.command("list")
+def user_list() -> None:
+    """List everybody."""
+
+    async def show(app: "App") -> None:
+        async with app.storage.read() as uow:
+            people = await uow.users.all()
+        _table([(person.name, "admin" if person.admin else "", f"since {person.created_at:%Y-%m-%d}") for person in people])
+
+    _run_in_app(show)
+
+
+@onethread.group()
+def token() -> None:
+    """Tokens, with which programs act for a person."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option("--user", "owner", default="", metavar="NAME", help="Whom it acts for. Default: you.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="tasks:read, tasks:write, chat or admin; again for more.")
+@click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid. Default: until it is revoked.")
+def token_create(name: str, owner: str, scopes: tuple[str, ...], days: int | None) -> None:
+    """Make a token and print it, alone, this once. Without --scope it may do tasks and chat."""
+    from core import identity
+
+    async def create(app: "App") -> None:
+        person = await app.person(owner)
+        wanted = frozenset(scopes) or frozenset({"tasks:read", "tasks:write", "chat"})
+        lifetime = timedelta(days=days) if days else None
+        async with app.storage.write() as uow:
+            made, secret = await identity.create_token(uow, person, name, scopes=wanted, lifetime=lifetime)
+        click.echo(secret)
+        until = f", valid until {made.expires_at:%Y-%m-%d}" if made.expires_at else ""
+        click.echo(f"It acts for {person.name} with {' '.join(sorted(wanted))}{until}. It is not shown again.", err=True)
+
+    _run_in_app(create)
+
+
+@token.command("list")
+def token_list() -> None:
+    """List all tokens, without their secrets."""
+
+    async def show(app: "App") -> None:
+        async with app.storage.read() as uow:
+            found = [(person, each) for person in await uow.users.all() for each in await uow.tokens.of_user(person.id)]
+        rows = [(each.name, person.name, " ".join(sorted(each.scopes)), _validity(each, app.clock.now())) for person, each in found]
+        if not rows:
+            click.echo("No tokens. Create one: onethread token create NAME", err=True)
+        _table(rows)
+
+    _run_in_app(show)
+
+
+@token.command("revoke")
+@click.argument("name")
+@click.option("--user", "owner", default="", metavar="NAME", help="Whose it is. Default: yours.")
+def token_revoke(name: str, owner: str) -> None:
+    """Make a token useless."""
+    from core import identity
+
+    async def revoke(app: "App") -> None:
+        person = await app.person(owner)
+        async with app.storage.write() as uow:
+            await identity.revoke_token(uow, person, name)
+        click.echo(f"Revoked {name}.", err=True)
+
+    _run_in_app(revoke)
+
+
+# --- projects --------------------------------------------------------------------------------------------------------
+
+
+@onethread.group()
+def project() -> None:
+    """Projects: they give tasks their refs and instruct the agent."""
+
+
+@project.command("list")
+def project_list() -> None:
+    """List the projects."""
+
+    async def show(app: "App") -> None:
+        async with app.storage.read() as uow:
+            found = await uow.projects.all()
+        _table([(each.key, each.name, each.model or "default model", f"{len(each.instructions)} characters") for each in found])
+
+    _run_in_app(show)
+
+
+@project.command("add")
+@click.argument("key")
+@click.argument("name")
+def project_add(key: str, name: str) -> None:
+    """Add a project; KEY begins its tasks' refs, like OT in OT-12."""
+    from core import projects
+
+    async def add(app: "App") -> None:
+        principal = await app.principal()
+        async with app.storage.write() as uow:
+            added = await projects.add(uow, principal, key, name)
+        click.echo(f"Added {added.key} {added.name}.", err=True)
+
+    _run_in_app(add)
+
+
+@project.command("edit")
+@click.argument("key")
+@click.option("--name")
+@click.option("--instructions", metavar="TEXT|@FILE", help="What the agent is told in each of its conversations.")
+@click.option("--model", metavar="ID", help="A litellm id; `default` goes back to the default model.")
+def project_edit(key: str, name: str | None, instructions: str | None, model: str | None) -> None:
+    """Change a project."""
+    from core import projects
+
+    changes: dict[str, str | None] = {} if name is None else {"name": name}
+    if instructions is not None:
+        changes["instructions"] = _text_or_file(instructions)
+    if model is not None:
+        changes["model"] = None if model == "default" else model
+    if not changes:
+        raise click.UsageError("Say what to change: --name, --instructions or --model.")
+
+    async def edit(app: "App") -> None:
+        principal = await app.principal()
+        async with app.storage.write() as uow:
+            changed = await projects.edit(uow, principal, key, changes)
+        click.echo(f"Changed {changed.key}: {', '.join(sorted(changes))}.", err=True)
+
+    _run_in_app(edit)
+
+
+# --- how commands run ------------------------------------------------------------------------------------------------
+
+
+def _settings() -> "Settings":
+    """The settings, with a data directory that can be written to."""
+    from onethread.settings import load, prepare_data_dir
+
+    settings = load()
+    prepare_data_dir(settings)
+    return settings
+
+
+def _log_to_file(settings: "Settings") -> None:
+    from onethread import logs
+
+    global _log_file  # noqa: PLW0603  # the outermost edge tells people where to look
+    _log_file = settings.log_file
+    logs.to_file(settings.log_file, settings.log_format)
+
+
+def _run_in_app(work: "Callable[[App], Awaitable[None]]") -> None:
+    """For short commands: what they print is theirs alone, so the log goes to its file."""
+    settings = _settings()
+    _log_to_file(settings)
+    _do(settings, work)
+
+
+def _do(settings: "Settings", work: "Callable[[App], Awaitable[None]]", **overrides: Any) -> None:
+    from onethread.bootstrap import running
+
+    async def do() -> None:
+        async with running(settings, **overrides) as app:
+            await work(app)
+
+    asyncio.run(do())
+
+
+def _check_ours() -> None:
+    """Our packages have common names, and `python -m onethread` looks into the working directory first."""
+    home = Path(__file__).resolve().parent.parent
+    for name in _OURS:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or found.parent.parent != home:
+            raise click.ClickException(
+                f"The package {name!r} that Python finds is not Onethread's: {found or 'there is none'}. "
+                "Start it with the command `onethread`, or from another folder."
+            )
+
+
+def _text_or_file(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{text[1:]!r} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{text[1:]!r} is no text in UTF-8.") from None
+
+
+def _validity(token: Any, now: Any) -> str:
+    if token.revoked_at:
+        return f"revoked {token.revoked_at:%Y-%m-%d}"
+    if token.expires_at is None:
+        return "valid"
+    return f"{'expired' if token.expires_at <= now else 'until'} {token.expires_at:%Y-%m-%d}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

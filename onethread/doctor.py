@@ -1,0 +1,166 @@
+"""`onethread doctor`: what is configured, what is missing, and how to fix it. It shows names of keys, never a key."""
+
+import os
+import shutil
+import site
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from dotenv import dotenv_values
+
+from core.errors import OnethreadError
+from core.frames import WORKER_SILENT
+from core.llm.providers import DEMO_MODEL, PROVIDERS, key_of, missing_keys, provider_of
+from onethread.bootstrap import App, running
+from onethread.settings import CONFIG_FILE, Settings, load, prepare_data_dir
+from storage.migrate import head
+
+_LOW_DISK_BYTES = 500_000_000
+_KNOWN_PTH = ("distutils-precedence.pth", "_virtualenv.pth")
+Level = Literal["fine", "note", "broken"]
+_MARKS: dict[Level, tuple[str, str]] = {"fine": ("✔", "green"), "note": ("!", "yellow"), "broken": ("✕", "red")}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    text: str
+    advice: str = ""
+
+    @property
+    def mark(self) -> str:
+        return _MARKS[self.level][0]
+
+    @property
+    def color(self) -> str:
+        return _MARKS[self.level][1]
+
+
+async def examine() -> list[Finding]:
+    """Everything that was found, in the order in which one would mend it."""
+    before = dict(os.environ)
+    try:
+        settings = load()
+        findings = [*_settings(settings, before), *_disk(settings)]
+        prepare_data_dir(settings)
+    except OnethreadError as error:
+        return [Finding("broken", str(error))]
+    findings.append(Finding("fine", f"data directory: {settings.data_dir} can be written to"))
+    findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_pth_files()]
+    return findings
+
+
+def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
+    """What is set, and where."""
+    dotenv = dotenv_values(".env")
+    file = settings.data_dir / CONFIG_FILE
+    toml = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name in Settings.model_fields:
+        variable = f"ONETHREAD_{name.upper()}"
+        origin = (
+            "the environment"
+            if before.get(variable)
+            else f"{Path('.env').absolute()}"
+            if dotenv.get(variable)
+            else str(file)
+            if name in toml
+            else ""
+        )
+        if origin:
+            value = settings.database_shown if name == "database_url" else getattr(settings, name)
+            yield Finding("fine", f"{variable}={value} (from {origin})")
+    if unknown := sorted(each for each in toml if each not in Settings.model_fields):
+        yield Finding("note", f"{file} sets what does not exist: {', '.join(unknown)}", "See .env.example for what can be set.")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    existing = next((path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists()), Path("/"))
+    free = shutil.disk_usage(existing).free
+    text = f"disk: {free / 1e9:.1f} GB free at {existing}"
+    yield Finding("note", text, "Free some space: a full disk stops everything.") if free < _LOW_DISK_BYTES else Finding("fine", text)
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    try:
+        async with running(settings) as app:
+            return [_size(settings), *await _work(app)]
+    except OnethreadError as error:
+        return [Finding("broken", f"database: {error}", f"It is at {settings.database_shown}")]
+
+
+def _size(settings: Settings) -> Finding:
+    path = Path(settings.database.partition("///")[2])
+    files = [each for each in (path, path.with_name(f"{path.name}-wal")) if settings.database.startswith("sqlite") and each.is_file()]
+    size = f", {sum(each.stat().st_size for each in files) / 1e6:.1f} MB" if files else ""
+    return Finding("fine", f"database: {settings.database_shown} (revision {head()}{size})")
+
+
+async def _work(app: App) -> list[Finding]:
+    async with app.storage.read() as uow:
+        workers = await uow.workers.alive(uow.now - WORKER_SILENT)
+        unfinished = await uow.turns.open_count()
+        models = {app.rules.default_model, *(each.model for each in await uow.projects.all() if each.model)}
+        pauses = [pause for model in sorted(models) if (pause := await uow.pauses.get(model)) and pause.paused_until > uow.now]
+        now = uow.now
+    findings = [
+        Finding(
+            "fine", f"worker: {each.host} process {each.pid}, up {_age(now - each.started_at)}, seen {_age(now - each.heartbeat_at)} ago"
+        )
+        for each in workers
+    ]
+    if not workers:
+        advice = "`onethread chat` brings its own; for other surfaces start `onethread worker`."
+        findings.append(Finding("note", "workers: none is running", advice))
+    findings.append(Finding("fine" if workers or not unfinished else "note", f"messages queued or running: {unfinished}"))
+    for pause in pauses:
+        until = _age(pause.paused_until - now)
+        findings.append(Finding("note", f"model {pause.model} is paused for {until}: its provider turns everybody away"))
+    return findings
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    for provider in PROVIDERS:
+        if provider.key_names and key_of(provider, settings.environ):
+            name = next(name for name in provider.key_names if settings.environ.get(name, "").strip())
+            yield Finding("fine", f"{provider.label}: {name} is set")
+    without = [provider for provider in PROVIDERS if provider.key_names and not key_of(provider, settings.environ)]
+    if len(without) == sum(bool(provider.key_names) for provider in PROVIDERS):
+        names = ", ".join(provider.key_names[0] for provider in without[:3])
+        yield Finding("note", "no provider's key is set", f"Set one, for example {names}, in the environment or in .env.")
+
+
+def _default_model(settings: Settings) -> Finding:
+    model = settings.default_model
+    missing = () if settings.model_api_base else missing_keys(model, settings.environ)
+    if missing:
+        return Finding("broken", f"default model: {model} has no key", f"Set {' or '.join(missing)}, or another ONETHREAD_MODEL.")
+    if model == DEMO_MODEL:
+        return Finding("note", f"default model: {model}, which answers by rules and is no language model")
+    if provider_of(model) is None:
+        return Finding("note", f"default model: {model}, of a provider that Onethread does not know by name")
+    return Finding("fine", f"default model: {model}")
+
+
+def _pth_files() -> Iterator[Finding]:
+    """Files that run code whenever Python starts: malware was spread by one."""
+    for folder in {*site.getsitepackages(), site.getusersitepackages()}:
+        for path in sorted(Path(folder).glob("*.pth")):
+            if path.name not in _KNOWN_PTH and _runs_code(path) and not path.name.startswith("__editable__"):
+                yield Finding("note", f"{path} runs code at each start of Python", "If you do not know where it is from, look into it.")
+
+
+def _runs_code(path: Path) -> bool:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return True
+    return any(line.startswith(("import ", "import\t")) for line in lines)
+
+
+def _age(span: timedelta) -> str:
+    seconds = max(int(span.total_seconds()), 0)
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7_200 else f"{seconds // 3_600} h"

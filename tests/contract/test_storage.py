@@ -1,0 +1,509 @@
+"""What `core.ports.Storage` promises, kept by each adapter. Another database is one more entry of ADAPTERS."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from core import conversations, identity, messages, projects, tasks, turns
+from core.access import Principal
+from core.errors import LeaseLost, OnethreadError
+from core.events import ConversationChanged, MessageAdded, TaskChanged
+from core.ids import new_id
+from core.live import LiveEvents
+from core.messages import PostingRules
+from core.models import InboxEntry, InboxKey, ModelPause, Posted, Turn, TurnStatus, UsageEntry
+from core.ports import Draft, Lease, Storage, TaskFilter
+from core.retries import RetryPolicy
+from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.migrate import upgrade
+from storage.unit_of_work import Database
+from tests.fakes import USAGE, ManualClock
+
+RULES = PostingRules(default_model="one/model", messages_per_minute=1_000_000, max_unfinished_turns=1_000)
+POLICY = RetryPolicy()
+
+
+@dataclass(slots=True)
+class Subject:
+    storage: Storage
+    live: LiveEvents
+    clock: ManualClock
+    open_another: Callable[[], AbstractAsyncContextManager[Storage]]
+    """The same database, as another process sees it."""
+    admin: Principal
+    kim: Principal
+
+    async def post(self, conversation_id: UUID | None = None, who: Principal | None = None, model: str | None = None) -> Posted:
+        async with self.storage.write() as uow:
+            who = who or self.admin
+            conversation_id = conversation_id or (await conversations.create(uow, who)).id
+            return await messages.post(uow, who, conversation_id, "Hello", rules=RULES, source="test", model=model)
+
+    async def claim(self, worker: UUID | None = None, storage: Storage | None = None) -> Turn | None:
+        async with (storage or self.storage).write() as uow:
+            return await turns.claim(uow, worker or new_id(), lease_seconds=60, suspects=False, policy=POLICY)
+
+    async def get(self, posted: Posted) -> Turn:
+        assert posted.turn_id
+        async with self.storage.read() as uow:
+            turn = await uow.turns.get(posted.turn_id)
+        assert turn
+        return turn
+
+
+@asynccontextmanager
+async def _sqlite(directory: Path, live: LiveEvents, clock: ManualClock) -> AsyncIterator[Storage]:
+    url = database_url(f"sqlite+aiosqlite:///{directory / 'onethread.db'}")
+    writer, reader = sqlite_writer(url), sqlite_reader(url)
+    await upgrade(writer)
+    storage = Database(writer=writer, reader=reader, live=live, clock=clock, process_id=new_id())
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+ADAPTERS = {"sqlite": _sqlite}
+
+
+@pytest.fixture(params=ADAPTERS)
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    live, clock = LiveEvents(), ManualClock()
+    adapter = ADAPTERS[request.param]
+    async with adapter(tmp_path, live, clock) as storage:
+        async with storage.write() as uow:
+            await projects.default(uow)
+            admin = identity.principal_of(await identity.local_admin(uow))
+            kim = identity.principal_of(await identity.add_user(uow, "kim"))
+        yield Subject(storage, live, clock, lambda: adapter(tmp_path, LiveEvents(), clock), admin, kim)
+
+
+# --- transactions ---
+
+
+async def test_an_exception_undoes_everything_and_publishes_nothing(subject: Subject) -> None:
+    with subject.live.subscribe() as events:
+        with suppress(ZeroDivisionError):
+            async with subject.storage.write() as uow:
+                conversation = await conversations.create(uow, subject.admin)
+                raise ZeroDivisionError
+        assert events.waiting() == []
+    async with subject.storage.read() as uow:
+        assert await uow.conversations.find(conversation.id) is None
+
+
+async def test_events_are_published_in_order_and_only_after_the_commit(subject: Subject) -> None:
+    with subject.live.subscribe() as events:
+        async with subject.storage.write() as uow:
+            conversation = await conversations.create(uow, subject.admin)
+            uow.emit(MessageAdded(conversation_id=conversation.id, message_id=conversation.id))
+            assert events.waiting() == []
+        first, second = events.waiting()
+    assert first == ConversationChanged(conversation_id=conversation.id)
+    assert isinstance(second, MessageAdded)
+
+
+async def test_who_hears_an_event_can_read_what_it_tells(subject: Subject) -> None:
+    async def listen() -> bool:
+        with subject.live.subscribe() as events:
+            listening.set()
+            heard = await events.get()
+        assert isinstance(heard, ConversationChanged)
+        async with subject.storage.read() as uow:
+            return await uow.conversations.find(heard.conversation_id) is not None
+
+    listening = asyncio.Event()
+    listener = asyncio.create_task(listen())
+    async with asyncio.timeout(5):
+        await listening.wait()
+        async with subject.storage.write() as uow:
+            await conversations.create(uow, subject.admin)
+        assert await listener
+
+
+async def test_a_savepoint_undoes_effects_and_events_of_its_own_only(subject: Subject) -> None:
+    with subject.live.subscribe() as events:
+        async with subject.storage.write() as uow:
+            await tasks.create(uow, subject.admin, "Kept")
+            with suppress(ZeroDivisionError):
+                async with uow.savepoint():
+                    await tasks.create(uow, subject.admin, "Undone")
+                    raise ZeroDivisionError
+            async with uow.savepoint():
+                await tasks.create(uow, subject.admin, "Also kept")
+        published = events.waiting()
+    async with subject.storage.read() as uow:
+        found = await uow.tasks.page(subject.admin, TaskFilter(), after=None, limit=10)
+    assert [task.title for task in found] == ["Also kept", "Kept"]
+    assert [task.ref for task in found] == ["OT-2", "OT-1"]
+    assert [type(each) for each in published] == [ConversationChanged, TaskChanged] * 2
+
+
+async def test_a_failed_statement_in_a_savepoint_leaves_the_transaction_usable(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        user = await uow.users.by_name("kim")
+        assert user
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            async with uow.savepoint():
+                await uow.users.add(user)
+        await identity.add_user(uow, "lee")
+    async with subject.storage.read() as uow:
+        assert await uow.users.by_name("lee")
+
+
+async def test_reading_refuses_to_write(subject: Subject) -> None:
+    with pytest.raises(OnethreadError):
+        async with subject.storage.read() as uow:
+            await conversations.create(uow, subject.admin)
+    async with subject.storage.read() as uow:
+        assert await uow.conversations.count(subject.admin) == 0
+
+
+async def test_a_reader_sees_one_moment(subject: Subject) -> None:
+    async with subject.storage.read() as uow:
+        assert await uow.conversations.count(subject.admin) == 0
+        async with subject.storage.write() as other:
+            await conversations.create(other, subject.admin)
+        assert await uow.conversations.count(subject.admin) == 0
+    async with subject.storage.read() as uow:
+        assert await uow.conversations.count(subject.admin) == 1
+
+
+async def test_no_update_is_lost(subject: Subject) -> None:
+    posted = await subject.post()
+
+    async def add(storage: Storage) -> None:
+        for _ in range(10):
+            async with storage.write() as uow:
+                message = await uow.messages.get(posted.message_id)
+                assert message
+                await asyncio.sleep(0)
+                await uow.messages.update(message.id, content=str(int(message.content) + 1))
+
+    async with subject.storage.write() as uow:
+        await uow.messages.update(posted.message_id, content="0")
+    async with subject.open_another() as another, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(add(another if number % 2 else subject.storage))
+    async with subject.storage.read() as uow:
+        message = await uow.messages.get(posted.message_id)
+    assert message
+    assert message.content == "200"
+
+
+async def test_seqs_are_taken_once_by_however_many_writers(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        here = await conversations.create(uow, subject.admin)
+    async with subject.open_another() as another, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for number in range(30):
+            group.create_task(_post_by(another if number % 2 else subject.storage, subject.admin, here.id))
+    async with subject.storage.read() as uow:
+        assert [each.seq for each in await uow.messages.since(here.id, 0)] == list(range(1, 61))
+
+
+async def _post_by(storage: Storage, who: Principal, conversation: UUID) -> None:
+    async with storage.write() as uow:
+        await messages.post(uow, who, conversation, "Hello", rules=RULES, source="test")
+
+
+async def test_cancelled_transactions_neither_wedge_the_writer_nor_lose_an_event(subject: Subject) -> None:
+    dice = random.Random(7)
+    committed: set[UUID] = set()
+
+    async def work(number: int) -> None:
+        async with subject.storage.write() as uow:
+            conversation = await conversations.create(uow, subject.admin, title=str(number))
+            async with uow.savepoint():
+                uow.emit(ConversationChanged(conversation_id=conversation.id))
+        committed.add(conversation.id)
+
+    with subject.live.subscribe(size=10_000) as events:
+        async with asyncio.timeout(60):
+            for number in range(200):
+                tasks_at_once = [asyncio.create_task(work(number)) for _ in range(2)]
+                for _ in range(dice.randrange(40)):
+                    await asyncio.sleep(0)
+                for task in tasks_at_once:
+                    for _ in range(dice.randrange(1, 3)):
+                        task.cancel()
+                        await asyncio.sleep(0)
+                    with suppress(asyncio.CancelledError):
+                        await task
+            await work(999)
+        published = Counter(each.conversation_id for each in events.waiting() if isinstance(each, ConversationChanged))
+    async with subject.storage.read() as uow:
+        stored = {each.id for each in await uow.conversations.page(subject.admin, limit=1_000, offset=0)}
+    assert committed <= stored
+    assert published == Counter(dict.fromkeys(stored, 2))
+
+
+async def test_cancelled_readers_do_not_use_up_the_pool(subject: Subject) -> None:
+    async def look() -> None:
+        async with subject.storage.read() as uow:
+            await uow.conversations.count(subject.admin)
+
+    async with asyncio.timeout(60):
+        for number in range(100):
+            looking = asyncio.create_task(look())
+            for _ in range(number % 20):
+                await asyncio.sleep(0)
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+        await asyncio.gather(*(look() for _ in range(20)))
+
+
+# --- the queue ---
+
+
+async def test_twenty_workers_claim_each_turn_once_and_in_order(subject: Subject) -> None:
+    posts: list[list[Posted]] = []
+    for _ in range(4):
+        first = await subject.post()
+        posts.append([first, *[await subject.post(first.conversation_id) for _ in range(4)]])
+    claimed: list[UUID] = []
+
+    async def work(storage: Storage) -> None:
+        worker = new_id()
+        while len(claimed) < 20:
+            turn = await subject.claim(worker, storage)
+            if turn is None:
+                await asyncio.sleep(0)
+                continue
+            claimed.append(turn.id)
+            async with storage.write() as uow:
+                await turns.finish(uow, await uow.turns.fence(Lease(turn_id=turn.id, token=turn.lease_token)), text="", metadata={})
+
+    async with subject.open_another() as another, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(work(another if number % 2 else subject.storage))
+
+    assert len(claimed) == len(set(claimed)) == 20
+    for conversation in posts:
+        order = [claimed.index(posted.turn_id) for posted in conversation if posted.turn_id]
+        assert order == sorted(order)
+
+
+async def test_a_claim_gives_a_lease_with_a_higher_token(subject: Subject) -> None:
+    posted, worker = await subject.post(), new_id()
+
+    turn = await subject.claim(worker)
+
+    assert turn
+    assert (turn.id, turn.status, turn.lease_owner, turn.lease_token) == (posted.turn_id, TurnStatus.RUNNING, worker, 1)
+    assert turn.lease_until == subject.clock.now() + timedelta(seconds=60)
+    assert await subject.claim() is None
+
+
+async def test_a_claim_passes_over_what_is_not_due_paused_or_to_be_avoided(subject: Subject) -> None:
+    later, paused, avoided = [await subject.post(model=model) for model in ("a/later", "a/paused", "a/avoided")]
+    assert later.turn_id
+    now = subject.clock.now()
+    async with subject.storage.write() as uow:
+        await uow.turns.update(later.turn_id, run_after=now + timedelta(seconds=10))
+        until = now + timedelta(seconds=20)
+        await uow.pauses.put(ModelPause(model="a/paused", paused_since=now, paused_until=until, pauses=1))
+
+    async def claims(at: float) -> list[UUID]:
+        found = []
+        async with subject.storage.write() as uow:
+            moment = now + timedelta(seconds=at)
+            while turn := await uow.turns.claim(new_id(), now=moment, lease_until=moment, suspects=False, avoid=["a/avoided"]):
+                found.append(turn.id)
+        return found
+
+    assert await claims(9.9) == []
+    assert await claims(10) == [later.turn_id]
+    assert await claims(19.9) == []
+    assert await claims(20) == [paused.turn_id]
+    assert (await subject.get(avoided)).status is TurnStatus.QUEUED
+
+
+async def test_the_fence_holds_for_the_newest_lease_of_a_running_turn_only(subject: Subject) -> None:
+    posted = await subject.post()
+    assert posted.turn_id
+    turn = await subject.claim()
+    assert turn
+    held = Lease(turn_id=turn.id, token=turn.lease_token)
+
+    async def holds(lease: Lease) -> bool:
+        try:
+            async with subject.storage.write() as uow:
+                return (await uow.turns.fence(lease)).id == turn.id
+        except LeaseLost:
+            return False
+
+    assert await holds(held)
+    assert not await holds(replace(held, token=2))
+    assert not await holds(replace(held, token=0))
+    assert not await holds(replace(held, turn_id=new_id()))
+    for status in set(TurnStatus) - {TurnStatus.RUNNING}:
+        async with subject.storage.write() as uow:
+            await uow.turns.update(turn.id, status=status)
+        assert not await holds(held)
+
+
+async def test_a_heartbeat_extends_the_leases_that_still_hold(subject: Subject) -> None:
+    for _ in range(3):
+        await subject.post()
+    claimed = [turn for turn in [await subject.claim() for _ in range(3)] if turn]
+    leases = [Lease(turn_id=turn.id, token=turn.lease_token) for turn in claimed]
+    until = subject.clock.now() + timedelta(seconds=99)
+    async with subject.storage.write() as uow:
+        await uow.turns.update(claimed[1].id, lease_token=9)
+        await uow.turns.update(claimed[2].id, status=TurnStatus.QUEUED)
+        assert await uow.turns.extend(leases, until) == {claimed[0].id}
+    async with subject.storage.read() as uow:
+        found = {turn.id: turn.lease_until for turn in await uow.turns.of_ids([turn.id for turn in claimed])}
+    assert [found[turn.id] == until for turn in claimed] == [True, False, False]
+
+
+async def test_drafts_are_stored_under_the_newest_lease_and_stream_only(subject: Subject) -> None:
+    posted = await subject.post()
+    turn = await subject.claim()
+    assert turn
+    assert posted.reply_id
+    lease = Lease(turn_id=turn.id, token=turn.lease_token)
+    async with subject.storage.write() as uow:
+        stream_no = await turns.begin_stream(uow, lease, text="", status_message="")
+    good = Draft(lease=lease, reply_id=posted.reply_id, stream_no=stream_no, text="good")
+    bad = [replace(good, stream_no=stream_no - 1), replace(good, stream_no=stream_no + 1), replace(good, lease=replace(lease, token=7))]
+    async with subject.storage.write() as uow:
+        await uow.messages.save_drafts([good, *(replace(each, text="bad") for each in bad)])
+        await uow.turns.update(turn.id, status=TurnStatus.CANCELLED)
+        await uow.messages.save_drafts([replace(good, text="late")])
+    async with subject.storage.read() as uow:
+        reply = await uow.messages.get(posted.reply_id)
+    assert reply
+    assert reply.content == "good"
+
+
+# --- what repositories promise ---
+
+
+async def test_the_inbox_takes_an_event_in_once(subject: Subject) -> None:
+    entry = InboxEntry(key=InboxKey(source="s", scope="c", event_id="1"), body_sha256="x")
+    async with subject.storage.write() as uow:
+        assert await uow.inbox.add(entry, user_id=subject.admin.user_id, at=uow.now) is None
+        await uow.inbox.set_result(entry.key, {"made": 1})
+        again = await uow.inbox.add(replace(entry, body_sha256="y"), user_id=subject.kim.user_id, at=uow.now)
+        assert again == replace(entry, result={"made": 1})
+        assert await uow.inbox.add(replace(entry, key=replace(entry.key, scope="d")), user_id=subject.kim.user_id, at=uow.now) is None
+
+
+async def test_tasks_are_paged_newest_first_without_gap_or_repetition(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        for number in range(7):
+            await tasks.create(uow, subject.admin, f"Task {number}", {"status": "done" if number % 2 else "todo"})
+    async with subject.storage.read() as uow:
+        seen, after = [], None
+        for _ in range(4):
+            page = await tasks.page(uow, subject.kim, TaskFilter(), after=after, limit=3)
+            assert page.total == 7
+            seen += [task.ref for task in page.tasks]
+            after = page.next_cursor
+            if after is None:
+                break
+        done = await tasks.page(uow, subject.kim, TaskFilter(statuses=frozenset({"done"}), query="task 5"))
+    assert seen == [f"OT-{number}" for number in range(7, 0, -1)]
+    assert [task.title for task in done.tasks] == ["Task 5"]
+
+
+@pytest.mark.parametrize("query", ["100%", "a_c", "ÄPFEL", "back\\slash", "'"])
+async def test_a_search_takes_its_words_literally(subject: Subject, query: str) -> None:
+    async with subject.storage.write() as uow:
+        for title in ("100% sure", "a_c", "abc", "1000", "Äpfel", "back\\slash", "it's"):
+            await tasks.create(uow, subject.admin, title)
+        found = await uow.tasks.page(subject.admin, TaskFilter(query=query), after=None, limit=10)
+    assert [task.title for task in found] == {
+        "100%": ["100% sure"],
+        "a_c": ["a_c"],
+        "ÄPFEL": ["Äpfel"],
+        "back\\slash": ["back\\slash"],
+        "'": ["it's"],
+    }[query]
+
+
+async def test_a_changed_task_is_refused_its_old_version(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        task = await tasks.create(uow, subject.admin, "Buy milk")
+        assert await uow.tasks.update(task.id, task.version, title="Buy bread")
+        assert await uow.tasks.update(task.id, task.version, title="Buy eggs") is None
+        found = await uow.tasks.get(task.id, subject.admin)
+    assert found
+    assert (found.title, found.version) == ("Buy bread", 2)
+
+
+async def test_task_numbers_are_never_used_again(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        for ref in ("OT-1", "OT-2"):
+            assert (await tasks.create(uow, subject.admin, "x")).ref == ref
+        await tasks.delete(uow, subject.admin, "OT-2")
+        assert (await tasks.create(uow, subject.admin, "y")).ref == "OT-3"
+
+
+async def test_deleting_a_conversation_takes_all_with_it_except_the_ledger(subject: Subject) -> None:
+    posted = await subject.post()
+    async with subject.storage.write() as uow:
+        conversation = await uow.conversations.find(posted.conversation_id)
+        assert conversation
+        entry = UsageEntry(
+            id=new_id(),
+            user_id=subject.admin.user_id,
+            conversation_id=conversation.id,
+            task_id=None,
+            project_id=conversation.project_id,
+            model="m",
+            usage=USAGE,
+            at=uow.now,
+        )
+        await uow.usage.add(entry)
+        await uow.conversations.delete(conversation.id)
+    assert posted.turn_id
+    async with subject.storage.read() as uow:
+        assert await uow.messages.get(posted.message_id) is None
+        assert await uow.turns.get(posted.turn_id) is None
+        assert (await uow.usage.of_conversation(conversation.id)).cost == Decimal("0.0010")
+
+
+async def test_an_unknown_price_makes_the_sum_unknown(subject: Subject) -> None:
+    posted = await subject.post()
+    async with subject.storage.write() as uow:
+        conversation = await uow.conversations.find(posted.conversation_id)
+        assert conversation
+        for cost in (Decimal("0.1"), None, Decimal("0.2")):
+            entry = UsageEntry(
+                id=new_id(),
+                user_id=subject.admin.user_id,
+                conversation_id=conversation.id,
+                task_id=None,
+                project_id=conversation.project_id,
+                model="m",
+                usage=replace(USAGE, cost=cost),
+                at=uow.now,
+            )
+            await uow.usage.add(entry)
+        usage = await uow.usage.of_conversation(conversation.id)
+    assert (usage.tokens_in, usage.cost) == (30, None)
+
+
+async def test_pruning_removes_what_is_old_and_keeps_the_rest(subject: Subject) -> None:
+    await subject.post()
+    subject.clock.advance(8 * 86_400)
+    fresh = await subject.post()
+
+    removed = await subject.storage.prune(subject.clock.now())
+
+    assert removed["inbox"] == 1
+    assert removed["changes"] >= 1
+    assert (await subject.get(fresh)).status is TurnStatus.QUEUED
+    assert (await subject.storage.prune(subject.clock.now()))["inbox"] == 0

@@ -1,0 +1,206 @@
+"""Two real processes on one SQLite file: what one does, the other shows, soon and exactly.
+
+The test is one of them; the other runs this file as a program: it works on turns with a model that says what the test writes to it.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from core import messages
+from core.models import TurnStatus
+from core.ports import ModelRequest, RoundEnd, TextChunk
+from core.worker import WorkerRules
+from onethread.bootstrap import App, running, working
+from onethread.settings import Settings
+from tests.fakes import USAGE
+from tests.fakes import said as said_in
+from tests.integration.conftest import World, onethread
+from tests.integration.test_live import watching
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ROOT = Path(__file__).parents[2]
+LONG = 60.0
+"""The worker's own looking around is so rare that only an announcement can be what wakes it."""
+
+
+class Other:
+    """The other process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def tell(self, *words: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write((" ".join(words) + "\n").encode())
+
+    async def says(self, line: str, seconds: float = 10) -> None:
+        """Waits for this line."""
+        assert self._process.stdout
+        async with asyncio.timeout(seconds):
+            while (said := (await self._process.stdout.readline()).decode().strip()) != line:
+                assert said, f"it ended before it said {line!r}"
+
+
+@asynccontextmanager
+async def another_process(directory: Path) -> AsyncIterator[Other]:
+    command = (sys.executable, "-m", "tests.integration.test_two_processes", str(directory))
+    with (directory / "other.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+    other = Other(process)
+    try:
+        await other.says("ready", seconds=30)
+        yield other
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        async with asyncio.timeout(20):
+            await process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    here: World
+    there: Other
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    directory = tmp_path_factory.mktemp("shared")
+    async with onethread(directory) as here, another_process(directory) as there:
+        yield Pair(here, there)
+
+
+async def test_a_message_posted_in_one_process_appears_in_the_other(pair: Pair) -> None:
+    chat = await pair.here.chat()
+    async with watching(pair.here, chat.id) as viewer:
+        pair.there.tell("post", str(chat.id), "Hello from there")
+        message = await viewer.until("new_message", seconds=2)
+        assert (message["content"], message["seq"]) == ("Hello from there", 1)
+        await viewer.until("turn_changed", lambda turn: turn["status"] == "running", seconds=2)
+        pair.there.tell("end")
+        await viewer.until("llm_complete", seconds=2)
+
+
+async def test_a_reply_of_the_other_process_grows_by_its_drafts_and_ends_exactly(pair: Pair) -> None:
+    chat = await pair.here.chat()
+    async with watching(pair.here, chat.id) as viewer:
+        posted, said = await pair.here.post(chat.id, "Hello"), ""
+        for piece in ("Milk 🥛", " and", " bread"):
+            pair.there.tell("say", piece)
+            said += piece
+            await viewer.shows(posted.reply_id, said, seconds=2)
+        pair.there.tell("say", " and eggs")
+        pair.there.tell("end")
+        assert (await viewer.until("llm_complete", seconds=2))["content"] == "Milk 🥛 and bread and eggs"
+        assert viewer.count("snapshot") == 1
+
+
+async def test_cancelling_here_stops_the_worker_there_within_a_second(pair: Pair) -> None:
+    chat = await pair.here.chat()
+    posted = await pair.here.post(chat.id, "Hello")
+    await pair.there.says("asked Hello")
+    await pair.here.cancel(posted)
+    await pair.there.says("closed", seconds=1)
+    await pair.here.retry(posted)
+    pair.there.tell("say", "Done.")
+    pair.there.tell("end")
+    assert (await pair.here.ended(posted)).content == "Done."
+
+
+async def test_a_turn_posted_here_wakes_the_worker_there_at_once(pair: Pair) -> None:
+    waits = []
+    for number in range(3):
+        posted = await pair.here.post((await pair.here.chat()).id, f"Hello {number}")
+        began = time.monotonic()
+        await pair.there.says(f"asked Hello {number}", seconds=5)
+        waits.append(time.monotonic() - began)
+        pair.there.tell("end")
+        await pair.here.ended(posted)
+    assert min(waits) < 0.5
+
+
+async def test_a_turn_of_a_killed_process_is_answered_by_another(tmp_path: Path) -> None:
+    async with onethread(tmp_path) as world:
+        posted = await world.post((await world.chat()).id, "Hello")
+        async with another_process(tmp_path) as other:
+            await other.says("asked Hello")
+            other.tell("die")
+        turn = await world.turn(posted)
+        assert turn.status is TurnStatus.RUNNING
+        await world.write(lambda uow: uow.turns.update(turn.id, lease_until=turn.created_at))
+        await world.app.ticks.rescue()
+        async with world.working():
+            assert (await world.ended(posted)).content == "OK."
+
+
+# --- the other process ---
+
+
+class _Told:
+    """A model that says what stands on the program's input."""
+
+    def __init__(self) -> None:
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[TextChunk | RoundEnd, None]:
+        _say(f"asked {said_in(request)[-1]}")
+        said = ""
+        try:
+            while (line := await self.lines.get()) != "end":
+                said += line
+                yield TextChunk(line)
+            yield RoundEnd(text=said, tool_requests=(), finish_reason="stop", usage=USAGE)
+        finally:
+            _say("closed")
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        return 1
+
+    async def context_window(self, model: str) -> int:
+        return 128_000
+
+
+async def _main(directory: Path) -> None:
+    model = _Told()
+    rules = replace(WorkerRules(), poll_seconds=LONG)
+    async with running(Settings(data_dir=directory, model="one/model"), model=model, worker_rules=rules) as app, working(app):
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        _say("ready")
+        while line := (await reader.readline()).decode().removesuffix("\n"):
+            word, _, rest = line.partition(" ")
+            match word:
+                case "post":
+                    await _post(app, rest)
+                case "die":
+                    os._exit(1)
+                case _:
+                    model.lines.put_nowait(rest if word == "say" else word)
+
+
+async def _post(app: App, words: str) -> None:
+    conversation, _, text = words.partition(" ")
+    principal = await app.principal()
+    async with app.storage.write() as uow:
+        await messages.post(uow, principal, UUID(conversation), text, rules=app.rules, source="test")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(Path(sys.argv[1])))
