@@ -73,4 +73,5 @@ async def _add(uow: UnitOfWork, message: Message, upload: Upload) -> Attachment:
 
 def _name(name: str) -> str:
     base = PureWindowsPath(PurePosixPath(clean(name)).name).name
-    return "".join(each for each in base if each.isprintable())[:255] or "file"
+    name = "".join(each for each in base if each.isprintable())[:255]
+    return name if name.strip(". ") else "file"

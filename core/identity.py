@@ -63,7 +63,6 @@ async def create_token(uow: UnitOfWork, user: User, name: str, *, scopes: frozen
         created_at=uow.now,
         expires_at=expires_at,
         revoked_at=None,
-        last_used_at=None,
     )
     await uow.tokens.add(token, _sha256(secret))
     return token, secret

@@ -81,7 +81,6 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
 
 async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, option: str, *, rules: PostingRules, source: str) -> Posted:
     """Answers the question that a reply ended with. The first answer wins; a second one is a Conflict that says who was first."""
-    require(principal, "chat")
     reply = await get(uow, principal, question_id)
     if "question" not in reply.metadata:
         raise InvalidInput("This message asks nothing.")
@@ -137,6 +136,7 @@ async def delete(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Mes
 
 
 async def get(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
+    require(principal, "chat")
     message = await uow.messages.get(message_id)
     if message is None or await uow.conversations.get(message.conversation_id, principal) is None:
         raise NotFound(f"There is no message {message_id}.")
@@ -255,7 +255,6 @@ async def _title(uow: UnitOfWork, conversation: Conversation, text: str) -> None
 
 
 async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
-    require(principal, "chat")
     message = await get(uow, principal, message_id)
     author = message.author_id
     if message.role is Role.ASSISTANT and message.turn_id:

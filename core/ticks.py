@@ -29,8 +29,9 @@ class Ticks:
 
     def start(self) -> None:
         """Needs a running event loop. The first rescue comes at once."""
-        # It reports what `stop` cancels as errors, with texts that may quote content; _safe reports the rest.
-        logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
+        # It reports what `stop` cancels as errors, with texts that may quote content; _safe reports the rest. Not by its level, which
+        # litellm sets when it is imported.
+        logging.getLogger("apscheduler.executors.default").disabled = True
         now = self._clock.now()
         self._scheduler.add_job(_safe(self.rescue), "interval", seconds=self._rescue_seconds, next_run_time=now)
         self._scheduler.add_job(_safe(self.expire), "interval", seconds=EXPIRE_SECONDS, next_run_time=now)

@@ -97,7 +97,7 @@ async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draf
         await uow.messages.update(turn.reply_id, content=draft)
     match after_failure(turn, error, await uow.pauses.get(turn.model), uow.now, policy):
         case GiveUp():
-            await fail(uow, turn, error.reason, str(error))
+            await fail(uow, turn, error.reason, str(error), failures=turn.failures + 1)
         case again:
             reason = {"error_code": error.reason, "error": clip(str(error), 1000), "failures": again.failures}
             await requeue(uow, turn, run_after=again.run_after, **reason)
@@ -109,9 +109,9 @@ async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draf
     return changed
 
 
-async def fail(uow: UnitOfWork, turn: Turn, code: str, sentence: str) -> None:
+async def fail(uow: UnitOfWork, turn: Turn, code: str, sentence: str, **changes: Any) -> None:
     """Gives a turn up. What was written so far stays as partial text."""
-    await _end(uow, turn, TurnStatus.FAILED, error_code=code, error=clip(sentence, 1000))
+    await _end(uow, turn, TurnStatus.FAILED, error_code=code, error=clip(sentence, 1000), **changes)
     reply = await uow.messages.get(turn.reply_id)
     known = reply.metadata if reply else {}
     failure = {"error": {"code": code, "message": sentence}, "model": turn.model}

@@ -174,8 +174,8 @@ class Worker:
             async with self._storage.write() as uow:
                 draft = self._drafts.text(lease)
                 after = await turns.fail_attempt(uow, lease, error, draft=draft, policy=self._rules.retries)
-        except (LeaseLost, StorageUnavailable) as lost:
-            _log.warning("turn.failure_not_stored", turn_id=str(turn.id), reason=error.reason, because=type(lost).__name__)
+        except Exception as lost:  # noqa: BLE001  # asyncio would print its text; the turn's lease runs out, and it is rescued
+            _log.warning("turn.failure_not_stored", turn_id=str(turn.id), reason=error.reason, **place_of(lost))
             return
         _log.warning("turn.failed_attempt", turn_id=str(turn.id), reason=error.reason, status=after.status.value, failures=after.failures)
 
@@ -190,8 +190,8 @@ class Worker:
                 for turn in await uow.turns.of_worker(self._id):
                     await turns.hand_back(uow, turn, draft=drafts.get(turn.id))
                 await uow.workers.remove(self._id)
-        except (StorageUnavailable, TimeoutError) as error:
-            _log.warning("worker.not_handed_back", because=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # it would take the place of the cancellation, and the worker would go on
+            _log.warning("worker.not_handed_back", **place_of(error))
 
     # --- staying alive ---
 
@@ -251,4 +251,6 @@ async def _end(tasks: "list[asyncio.Task[None]]") -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
+        done, pending = await asyncio.wait(pending, timeout=1)
+        for task in done:
+            _ = task.cancelled() or task.exception()  # taken, or asyncio would print its text

@@ -2,11 +2,14 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
+
+from core.logs import place_of
 
 _FILE_BYTES = 5_000_000
 _FILES_KEPT = 3
@@ -25,12 +28,20 @@ def to_file(path: Path, log_format: Literal["console", "json"]) -> None:
     _configure(handler, log_format, colors=False)
 
 
+def _place_instead_of_traceback(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A traceback quotes the exception's text, and a console's also local variables: what people wrote, and keys."""
+    raised = entry.pop("exc_info", None)
+    error = raised[1] if isinstance(raised, tuple) else sys.exc_info()[1] if raised is True else raised
+    return {**place_of(error), **entry} if isinstance(error, BaseException) else entry
+
+
 def _configure(handler: logging.Handler, log_format: Literal["console", "json"], *, colors: bool) -> None:
     renderer: Any = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=colors)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _place_instead_of_traceback,
     ]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]

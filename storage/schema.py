@@ -97,7 +97,6 @@ tokens = Table(
     _time("created_at"),
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
-    _time("last_used_at", nullable=True),
     Index(None, "user_id"),
 )
 

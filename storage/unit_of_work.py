@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -104,13 +104,14 @@ class Database:
         await self._writer.dispose()
 
     async def _commit(self, transaction: AsyncTransaction, unit: UnitOfWork) -> None:
-        """Commits and publishes. A cancellation in between waits: what is stored must also be told."""
+        """Commits and publishes. Cancellations in between wait: what is stored must also be told."""
         commit = asyncio.ensure_future(transaction.commit())
         try:
             await asyncio.shield(commit)
         finally:
-            if not commit.done():
-                await asyncio.wait({commit})
+            while not commit.done():
+                with suppress(asyncio.CancelledError):  # the second one; the first is on its way
+                    await asyncio.wait({commit})
             if not commit.cancelled() and commit.exception() is None:
                 self._live.publish(*unit.events)
 

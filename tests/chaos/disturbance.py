@@ -8,7 +8,7 @@ from contextlib import suppress
 from tests.chaos.evidence import Evidence, Held
 from tests.chaos.fleet import Fleet, WorkerProcess, wait_until
 
-PAUSE_SECONDS = (1.0, 2.5)
+PAUSE_SECONDS = (2.0, 4.0)
 ZOMBIE_SECONDS = 8.0
 
 

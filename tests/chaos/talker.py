@@ -28,9 +28,9 @@ def opening(key: str) -> str:
 
 
 def pieces(key: str) -> list[str]:
-    """The text of the second round: 4-45 pieces, some of them with characters beyond ASCII and beyond 16 bits."""
+    """The text of the second round: 3-61 pieces, some of them with characters beyond ASCII and beyond 16 bits."""
     dice = random.Random(key + " text")
-    number = dice.choice((4, 8, 12, 30, 45))
+    number = dice.choice((2, 4, 8, 30, 60))
     return [*(f"{key}/{index} {dice.choice(('word', 'naïve', '🦊', '漢字'))} " for index in range(number)), f"end of {key}."]
 
 

@@ -54,7 +54,6 @@ async def _main(plan: WorkerPlan) -> None:
             await _until_no_suspects(app)
         else:
             await stop.wait()
-    loop.remove_reader(parent.sentinel)
 
 
 @asynccontextmanager

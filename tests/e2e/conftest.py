@@ -1,17 +1,21 @@
 """A person at a real terminal: onethread runs inside tmux, whose screen is what the tests read."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from core.llm.providers import PROVIDERS
+from onethread import cli
 
 ONETHREAD = str(Path(sys.executable).parent / "onethread")
 _KEYS = {name for provider in PROVIDERS for name in provider.key_names}
@@ -50,6 +54,44 @@ class Shell:
             check=False,
         )
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Shell):
+    """Runs the commands in this process: the same entry, without a second for starting Python."""
+
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
+
+    def run(self, *arguments: str, stdin: str = "", seconds: float = 30, **variables: str) -> Ran:
+        assert not stdin, "a process of its own has a standard input"
+        with self.patch.context() as patch:
+            for name in {*os.environ} - {*environment(self.data_dir)}:
+                patch.delenv(name)
+            for name, value in environment(self.data_dir, **variables).items():
+                patch.setenv(name, value)
+            patch.chdir(self.folder)
+            patch.setattr(sys, "argv", ["onethread", *arguments])
+            with _logging_as_it_was(), pytest.raises(SystemExit) as ended:
+                cli.main()
+        out, err = self.capture.readouterr()
+        return Ran(code=int(ended.value.code or 0), out=out, err=err)
+
+
+@contextmanager
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:], logging.raiseExceptions = handlers, raising
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+        structlog.reset_defaults()
 
 
 class Terminal:
@@ -170,3 +212,8 @@ def shell(tmp_path: Path) -> Shell:
     folder = tmp_path / "folder"
     folder.mkdir()
     return Shell(tmp_path / "data", folder)
+
+
+@pytest.fixture
+def prompt(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Prompt:
+    return Prompt(shell.data_dir, shell.folder, monkeypatch, capsys)

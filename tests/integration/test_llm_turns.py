@@ -115,7 +115,9 @@ class Desk:
 
     async def left(self, posted: Posted, *, attempt: int = 1) -> Seen:
         """The turn after its n-th attempt."""
-        return await self.until(posted, lambda turn: turn.status.finished or (turn.status is TurnStatus.QUEUED and turn.lease_token >= attempt))
+        return await self.until(
+            posted, lambda turn: turn.status.finished or (turn.status is TurnStatus.QUEUED and turn.lease_token >= attempt)
+        )
 
     async def until(self, posted: Posted, done: Callable[[Turn], bool]) -> Seen:
         with self.app.live.subscribe() as events:
@@ -173,7 +175,7 @@ async def desk_at(folder: Path, route: str, api_base: str | None, **overrides: A
         environment.setenv("ONETHREAD_MESSAGES_PER_MINUTE", "1000")
         settings = load(dotenv=False)
     clock = ManualClock()
-    rules = WorkerRules(poll_seconds=0.05, retries=POLICY)
+    rules = WorkerRules(poll_seconds=0.1, retries=POLICY)
     async with running(settings, **{"clock": clock, "worker_rules": rules, **overrides}) as app, working(app):
         yield Desk(route=route, app=app, clock=clock, principal=await app.principal())
 
@@ -231,7 +233,7 @@ class Outcome:
 
 def refused(code: str, *, text: str = "") -> Outcome:
     """Given up at once: a person has to change something."""
-    return Outcome(status=TurnStatus.FAILED, code=code, text=text)
+    return Outcome(status=TurnStatus.FAILED, code=code, failures=1, text=text)
 
 
 def busy(code: str, *, seconds: float, text: str = "") -> Outcome:
@@ -249,13 +251,13 @@ def says_no(status: int, error: Mapping[str, Any] | None = None, **headers: str)
     return Reply(status=status, error=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-TOO_LONG = {
+TOO_LONG: dict[str, dict[str, Any]] = {
     "openai": {"message": "This model's maximum context length is 128000 tokens.", "code": "context_length_exceeded"},
     "anthropic": {"message": "prompt is too long: 201000 tokens > 200000 maximum", "type": "invalid_request_error"},
     "gemini": {"message": "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", "code": 400},
     "ollama": {"message": "the input length exceeds the context length"},
 }
-DECLINED = {
+DECLINED: dict[str, dict[str, Any]] = {
     "openai": {"message": "Your request was rejected as a result of our safety system.", "code": "content_policy_violation"},
     "anthropic": {"message": "Output blocked by content filtering policy", "type": "invalid_request_error"},
     "gemini": {"message": "The response was blocked by safety settings", "code": 400},
@@ -401,7 +403,7 @@ async def test_a_missing_key_is_named_and_nothing_is_tried_again(route: str, tmp
     ids=["a slow first token", "a stall"],
 )
 async def test_silence_costs_an_attempt_and_closes_the_connection(
-    route: str, reply: Reply, deadlines: dict[str, float], text: str, tmp_path: Path
+    route: str, reply: Reply, deadlines: dict[str, Any], text: str, tmp_path: Path
 ) -> None:
     async with RawProvider(reply) as provider:
         model = LiteLLM(ModelSettings(temperature=0.7, max_tokens=100, api_base=provider.api_base(route), **deadlines), os.environ)
@@ -533,7 +535,10 @@ COUNTED = Reply(usage=Usage(tokens_in=2000, tokens_out=7, tokens_cached=1500))
 
 
 @pytest.mark.parametrize(
-    ("shared", "cost"), [("openai", Decimal("0.003195")), ("anthropic", Decimal("0.002055"))], indirect=["shared"], ids=["openai", "anthropic"]
+    ("shared", "cost"),
+    [("openai", Decimal("0.003195")), ("anthropic", Decimal("0.002055"))],
+    indirect=["shared"],
+    ids=["openai", "anthropic"],
 )
 async def test_a_known_price_is_in_the_reply_and_in_the_ledger(desk: Desk, cost: Decimal) -> None:
     desk.will(COUNTED)

@@ -130,7 +130,6 @@ def upgrade() -> None:
         sa.Column("created_at", storage.schema.UtcDateTime(timezone=True), nullable=False),
         sa.Column("expires_at", storage.schema.UtcDateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", storage.schema.UtcDateTime(timezone=True), nullable=True),
-        sa.Column("last_used_at", storage.schema.UtcDateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_tokens_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
         sa.UniqueConstraint("sha256", name=op.f("uq_tokens_sha256")),
