@@ -234,11 +234,9 @@ class TurnQueue(Protocol):
         ...
 
     async def update(self, turn_id: UUID, **changes: Any) -> None: ...
-    async def claim(
-        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, avoid: Collection[str] = ()
-    ) -> Turn | None:
+    async def claim(self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool) -> Turn | None:
         """Takes the next turn that may run: due, first in its conversation, its model not paused; fewest running turns of its author
-        first, then oldest. `suspects` takes only turns that were rescued twice, otherwise only others. `avoid` are models."""
+        first, then oldest. `suspects` takes only turns that were rescued twice, otherwise only others."""
         ...
 
     async def fence(self, lease: Lease) -> Turn:

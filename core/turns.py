@@ -148,6 +148,7 @@ async def park(uow: UnitOfWork, turn: Turn, call: ToolCall, *, expires_at: datet
         expires_at=expires_at,
         decided_at=None,
     )
+    await _release_probe(uow, turn)
     await uow.approvals.add(approval)
     await put_tool_call(uow, turn, replace(call, state=ToolCallState.AWAITING_APPROVAL, approval_id=approval.id))
     await uow.turns.update(turn.id, status=TurnStatus.WAITING, **_FREE)
@@ -228,8 +229,7 @@ async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
 
 
 async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) -> None:
-    if status is not TurnStatus.SUCCEEDED:
-        await _release_probe(uow, turn)
+    await _release_probe(uow, turn)
     await uow.turns.update(turn.id, status=status, finished_at=uow.now, **_FREE, **changes)
     uow.emit(
         MessageChanged(conversation_id=turn.conversation_id, message_id=turn.user_message_id),

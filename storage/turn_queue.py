@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Uuid, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.errors import LeaseLost
 from core.models import Turn, TurnStatus
@@ -33,24 +35,9 @@ class TurnQueue(Repository):
     async def update(self, turn_id: UUID, **changes: Any) -> None:
         await self._connection.execute(update(_turns).where(_turns.c.id == turn_id).values(**changes))
 
-    async def claim(
-        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, avoid: Collection[str] = ()
-    ) -> Turn | None:
-        claimed = (
-            update(_turns)
-            .where(
-                _turns.c.id == _next_claimable(now, suspects=suspects, avoid=avoid).scalar_subquery(), _turns.c.status == TurnStatus.QUEUED
-            )
-            .values(
-                status=TurnStatus.RUNNING,
-                lease_owner=worker_id,
-                lease_token=_turns.c.lease_token + 1,
-                lease_until=lease_until,
-                started_at=func.coalesce(_turns.c.started_at, now),
-            )
-            .returning(*_turns.c)
-        )
-        row = (await self._connection.execute(claimed)).mappings().first()
+    async def claim(self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool) -> Turn | None:
+        values = {"worker": worker_id, "moment": now, "until": lease_until}
+        row = (await self._connection.execute(_claim(suspects=suspects), values)).mappings().first()
         return None if row is None else load(Turn, row)
 
     async def fence(self, lease: Lease) -> Turn:
@@ -88,18 +75,39 @@ class TurnQueue(Repository):
         return await self._all(Turn, query)
 
     async def has_suspect(self, now: datetime) -> bool:
-        found = await self._connection.execute(_next_claimable(now, suspects=True, avoid=()))
+        found = await self._connection.execute(_next_claimable(suspects=True), {"moment": now})
         return found.first() is not None
 
 
-def _next_claimable(now: datetime, *, suspects: bool, avoid: Collection[str]) -> Select[Any]:
+# Both statements are built once: they are big, and run every second.
+_now = bindparam("moment", type_=schema.UtcDateTime)
+
+
+@cache
+def _claim(*, suspects: bool) -> ReturningUpdate[Any]:
+    return (
+        update(_turns)
+        .where(_turns.c.id == _next_claimable(suspects=suspects).scalar_subquery(), _turns.c.status == TurnStatus.QUEUED)
+        .values(
+            status=TurnStatus.RUNNING,
+            lease_owner=bindparam("worker", type_=Uuid),
+            lease_token=_turns.c.lease_token + 1,
+            lease_until=bindparam("until", type_=schema.UtcDateTime),
+            started_at=func.coalesce(_turns.c.started_at, _now),
+        )
+        .returning(*_turns.c)
+    )
+
+
+@cache
+def _next_claimable(*, suspects: bool) -> Select[Any]:
     is_suspect = _turns.c.rescues >= SUSPECT_AFTER_RESCUES
     other, running, pause = aliased(_turns), aliased(_turns), schema.model_pauses.c
     by_author = select(running.c.author_id, func.count().label("runs")).where(running.c.status == TurnStatus.RUNNING)
     busy = by_author.group_by(running.c.author_id).subquery()
     conditions: list[ColumnElement[bool]] = [
         _turns.c.status == TurnStatus.QUEUED,
-        _turns.c.run_after <= now,
+        _turns.c.run_after <= _now,
         is_suspect if suspects else ~is_suspect,
         ~exists().where(
             other.c.conversation_id == _turns.c.conversation_id,
@@ -107,10 +115,8 @@ def _next_claimable(now: datetime, *, suspects: bool, avoid: Collection[str]) ->
             other.c.id != _turns.c.id,
             or_(other.c.status != TurnStatus.QUEUED, other.c.seq < _turns.c.seq),
         ),
-        ~exists().where(pause.model == _turns.c.model, pause.paused_until > now),
+        ~exists().where(pause.model == _turns.c.model, pause.paused_until > _now),
     ]
-    if avoid:
-        conditions.append(_turns.c.model.not_in(avoid))
     fewest_first = (func.coalesce(busy.c.runs, 0), _turns.c.created_at, _turns.c.id)
     query = select(_turns.c.id).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*conditions).order_by(*fewest_first)
     return query.limit(1).with_for_update(skip_locked=True, of=_turns)

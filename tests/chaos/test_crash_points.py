@@ -23,7 +23,7 @@ from tests.emulators.raw_provider import RawProvider
 
 KEY = "k0026"  # says something before its tools, and then a text long enough to die in
 POISON = "poison"
-RULES = WorkerRules(lease_seconds=2.0, heartbeat_seconds=0.4, poll_seconds=0.2, shutdown_seconds=5.0, retries=RETRIES)
+RULES = WorkerRules(lease_seconds=3.0, heartbeat_seconds=0.4, poll_seconds=0.2, shutdown_seconds=5.0, retries=RETRIES)
 CALM = replace(RULES, lease_seconds=600)
 """For a worker that must not lose its lease, however slow the machine is."""
 REQUESTS = {

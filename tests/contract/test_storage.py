@@ -307,8 +307,8 @@ async def test_a_claim_gives_a_lease_with_a_higher_token(subject: Subject) -> No
     assert await subject.claim() is None
 
 
-async def test_a_claim_passes_over_what_is_not_due_paused_or_to_be_avoided(subject: Subject) -> None:
-    later, paused, avoided = [await subject.post(model=model) for model in ("a/later", "a/paused", "a/avoided")]
+async def test_a_claim_passes_over_what_is_not_due_or_paused(subject: Subject) -> None:
+    later, paused = [await subject.post(model=model) for model in ("a/later", "a/paused")]
     assert later.turn_id
     now = subject.clock.now()
     async with subject.storage.write() as uow:
@@ -320,7 +320,7 @@ async def test_a_claim_passes_over_what_is_not_due_paused_or_to_be_avoided(subje
         found = []
         async with subject.storage.write() as uow:
             moment = now + timedelta(seconds=at)
-            while turn := await uow.turns.claim(new_id(), now=moment, lease_until=moment, suspects=False, avoid=["a/avoided"]):
+            while turn := await uow.turns.claim(new_id(), now=moment, lease_until=moment, suspects=False):
                 found.append(turn.id)
         return found
 
@@ -328,7 +328,6 @@ async def test_a_claim_passes_over_what_is_not_due_paused_or_to_be_avoided(subje
     assert await claims(10) == [later.turn_id]
     assert await claims(19.9) == []
     assert await claims(20) == [paused.turn_id]
-    assert (await subject.get(avoided)).status is TurnStatus.QUEUED
 
 
 async def test_the_fence_holds_for_the_newest_lease_of_a_running_turn_only(subject: Subject) -> None:

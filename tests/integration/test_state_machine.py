@@ -1,7 +1,7 @@
 """Random lives of turns over a real database, compared with a simple model of what they should be.
 
 The rules are what people, workers, crashes and the clock do; after each one everything that must always hold is checked. Look deeper
-than the suite does with `EXAMPLES=2000 pytest tests/integration/test_state_machine.py`.
+than the suite does, and get a failure's shortest story, with `EXAMPLES=500 pytest --timeout=0 tests/integration/test_state_machine.py`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import event
 
@@ -757,6 +757,7 @@ TestTurns.settings = settings(
     max_examples=EXAMPLES or 30,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
+    phases=list(Phase) if EXAMPLES else [Phase.generate],
     deadline=None,
     print_blob=False,
     suppress_health_check=list(HealthCheck),

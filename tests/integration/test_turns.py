@@ -16,7 +16,7 @@ from core.errors import ModelBusy, ModelFaltered, ModelRefused, StorageUnavailab
 from core.events import AgentStatusChanged, TextDelta, TurnChanged
 from core.ids import new_id
 from core.models import JSON, AgentStatus, MessageStatus, Posted, ToolCallState, Turn, TurnStatus
-from core.ports import UnitOfWork
+from core.ports import TaskFilter, UnitOfWork
 from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
@@ -163,6 +163,31 @@ async def test_a_tools_effect_happens_once_when_the_worker_dies_before_it(start:
             assert (await world.ended(posted)).content == "I do.\n\nDone."
         assert await world.titles() == ["Buy milk"]
         assert model.calls == 2
+
+
+async def test_a_tools_effect_happens_once_when_the_word_of_its_commit_is_lost(world: World) -> None:
+    storage = world.app.storage
+    assert isinstance(storage, Database)
+    write, lost = storage.write, []
+
+    @asynccontextmanager
+    async def forgetful() -> AsyncIterator[UnitOfWork]:
+        async with write() as uow:
+            before = await uow.tasks.count(world.admin, TaskFilter())
+            yield uow
+            made = await uow.tasks.count(world.admin, TaskFilter()) > before
+        if made:
+            lost.append(made)
+            raise StorageUnavailable("The connection was lost.")
+
+    world.model.will(Call("create_task", {"title": "Buy milk"})).will("Done.")
+    chat = await world.chat()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write", forgetful)
+        async with world.working():
+            assert (await world.ask(chat.id, "Create a task")).content == "Done."
+    assert lost == [True]
+    assert await world.titles() == ["Buy milk"]
 
 
 class Number(Arguments):
@@ -427,7 +452,8 @@ async def test_one_turn_alone_probes_a_paused_model(start: Start) -> None:
         clock.advance(5)
         await probe.reached()
         await _passed_over(world)
-        assert [(await world.turn(each)).status for each in (first, *others)].count(TurnStatus.RUNNING) == 1
+        statuses = [(await world.turn(each)).status for each in (first, *others)]
+        assert sorted(statuses) == [TurnStatus.QUEUED] * 3 + [TurnStatus.RUNNING]
 
         probe.open()
         for each in (first, *others):
@@ -471,11 +497,12 @@ async def test_a_model_that_stays_busy_for_hours_costs_attempts(start: Start) ->
 # --- stopping ---
 
 
-async def test_cancelling_stops_the_model_within_a_second_and_keeps_the_text(world: World) -> None:
+async def test_cancelling_stops_the_model_within_a_second_and_keeps_the_text(start: Start) -> None:
     gate = Gate()
-    world.model.will("So far", gate, "never said")
-    chat = await world.chat()
-    async with world.working():
+    model = ScriptedModel().will("So far", gate, "never said")
+    by_word_alone = replace(RULES, heartbeat_seconds=30)
+    async with start(model, worker_rules=by_word_alone) as world, world.working():
+        chat = await world.chat()
         posted = await world.post(chat.id, "Hello")
         await gate.reached()
 
@@ -491,9 +518,9 @@ async def test_cancelling_stops_the_model_within_a_second_and_keeps_the_text(wor
 
         await world.until(stopped, seconds=1)
         await world.ask(chat.id, "Go on")
-    reply = await world.reply(posted)
+        reply = await world.reply(posted)
     assert (reply.content, reply.status) == ("So far", MessageStatus.CANCELLED)
-    assert "So far [interrupted]" in str(world.model.requests[-1].messages)
+    assert "So far [interrupted]" in str(model.requests[-1].messages)
 
 
 @pytest.mark.parametrize("when", ["queued", "again", "handed back"])
