@@ -9,7 +9,7 @@
 Functions with a Lease write for the worker and begin with the fence: they raise LeaseLost and write nothing when another owns the turn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -160,14 +160,12 @@ async def park(uow: UnitOfWork, turn: Turn, call: ToolCall, *, expires_at: datet
 
 async def rescue(uow: UnitOfWork, policy: RetryPolicy) -> int:
     """Takes turns from workers that vanished: their leases ran out. Gives how many."""
-    turns = await uow.turns.expired(uow.now)
-    for turn in turns:
-        if may_be_rescued(turn, policy):
-            await _wait_for_worker(uow, turn, rescues=turn.rescues + 1)
-        else:
-            sentence = _INTERRUPTED.format(times=policy.max_rescues)
-            await fail(uow, turn, INTERRUPTED, sentence)
-    return len(turns)
+    return await _rescue(uow, await uow.turns.expired(uow.now), policy)
+
+
+async def rescue_from(uow: UnitOfWork, worker_id: UUID, policy: RetryPolicy) -> int:
+    """Takes its turns from a worker that is known to be dead, without waiting for its leases."""
+    return await _rescue(uow, await uow.turns.of_worker(worker_id), policy)
 
 
 async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
@@ -203,6 +201,16 @@ async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
 async def set_agent_status(uow: UnitOfWork, conversation_id: UUID, status: AgentStatus, message: str = "") -> None:
     await uow.conversations.update(conversation_id, agent_status=status, agent_status_message=clip(message, _MAX_STATUS_MESSAGE))
     uow.emit(AgentStatusChanged(conversation_id=conversation_id))
+
+
+async def _rescue(uow: UnitOfWork, turns: Sequence[Turn], policy: RetryPolicy) -> int:
+    for turn in turns:
+        if may_be_rescued(turn, policy):
+            await _wait_for_worker(uow, turn, rescues=turn.rescues + 1)
+        else:
+            sentence = _INTERRUPTED.format(times=policy.max_rescues)
+            await fail(uow, turn, INTERRUPTED, sentence)
+    return len(turns)
 
 
 async def _wait_for_worker(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:

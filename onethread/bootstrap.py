@@ -1,8 +1,6 @@
 """The composition root: every port gets its implementation here, once."""
 
 import asyncio
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +16,6 @@ from core import identity, projects
 from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
-from core.frames import WORKER_SILENT
 from core.ids import new_id
 from core.live import LiveEvents
 from core.llm.client import LiteLLM, ModelSettings
@@ -94,7 +91,6 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
 @asynccontextmanager
 async def working(app: App) -> AsyncIterator[None]:
     """Runs the app's worker and its clock while the block runs; at its end unfinished turns are handed back."""
-    await _let_go_of_the_dead(app)
     app.ticks.start()
     worker = asyncio.create_task(_supervised(app.worker), name="worker")
     try:
@@ -112,28 +108,6 @@ async def _supervised(worker: Worker) -> None:
         except Exception as error:  # noqa: BLE001  # the outermost loop: a defect must not leave the queue without a worker
             _log.error("worker.restarted", **place_of(error))
             await asyncio.sleep(_RESTART_SECONDS)
-
-
-async def _let_go_of_the_dead(app: App) -> None:
-    """What a killed process of this machine was answering is taken over at once, instead of when its lease ends."""
-    async with app.storage.write() as uow:
-        for worker in await uow.workers.alive(uow.now - WORKER_SILENT):
-            if worker.host == platform.node() and not _runs(worker.pid):
-                for turn in await uow.turns.of_worker(worker.id):
-                    await uow.turns.update(turn.id, lease_until=uow.now)
-                await uow.workers.remove(worker.id)
-
-
-def _runs(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # os.kill would end it
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class _Parts:

@@ -152,7 +152,7 @@ async def _context(uow: UnitOfWork, author: Principal, conversation: Conversatio
 async def test_in_a_shared_conversation_the_agent_finds_nothing_private_of_its_author(desk: Desk) -> None:
     await _private(desk, desk.kim, "my salary is a secret word")
     async with desk.storage.write() as uow:
-        task = await tasks.create(uow, desk.admin, "Ours")
+        task = await tasks.create(uow, desk.kim, "Ours")
         other = await tasks.create(uow, desk.admin, "Other")
         await messages.post(uow, desk.admin, other.conversation_id, "an open word", rules=desk.rules, source="test")
         here = await conversations.get(uow, desk.kim, task.conversation_id)
