@@ -237,14 +237,14 @@ async def test_cancelled_transactions_neither_wedge_the_writer_nor_lose_an_event
                 writers = [asyncio.create_task(work(number)) for _ in range(2)]
                 for writer in writers:
                     for _ in range(dice.randrange(1, 3)):
-                        asyncio.get_running_loop().call_later(dice.uniform(0, 2 * seconds), writer.cancel)
+                        asyncio.get_running_loop().call_later(dice.uniform(0, 4 * seconds), writer.cancel)
                 await asyncio.wait(writers)
                 cancelled += sum(writer.cancelled() for writer in writers)
             await work(999)
         published = Counter(each.conversation_id for each in events.waiting() if isinstance(each, ConversationChanged))
     async with subject.storage.read() as uow:
         stored = {each.id for each in await uow.conversations.page(subject.admin, limit=1_000, offset=0)}
-    assert 20 < cancelled < 180  # otherwise it tried one of the two cases only
+    assert 5 < cancelled < 195  # otherwise it tried one of the two cases only
     assert committed <= stored
     assert published == Counter(dict.fromkeys(stored, 2))
 

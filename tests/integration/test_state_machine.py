@@ -754,7 +754,7 @@ class TurnsThatEnd(Turns):
 
 TestTurns = TurnsThatEnd.TestCase
 TestTurns.settings = settings(
-    max_examples=EXAMPLES or 30,
+    max_examples=EXAMPLES or 25,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     phases=list(Phase) if EXAMPLES else [Phase.generate],
