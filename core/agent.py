@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -62,9 +62,7 @@ class Agent:
 
     async def _advance(self, job: _Job) -> bool:
         """One model round or one tool call. True when there is nothing more to do for now."""
-        async with self._storage.read() as uow:
-            steps = await uow.steps.of_turns([job.turn.id])
-            calls = await uow.tool_calls.of_turns([job.turn.id])
+        steps, calls = await self._read(lambda uow: _done_so_far(uow, job.turn))
         if steps and (open_call := _first_open(steps[-1], calls)):
             return await self._persist(lambda uow: self._call(uow, job, steps, *open_call))
         return await self._round(job, steps)
@@ -120,8 +118,7 @@ class Agent:
         return not calls
 
     async def _request(self, job: _Job, rounds: int) -> ModelRequest:
-        async with self._storage.read() as uow:
-            transcript = await _transcript(uow, job.turn)
+        transcript = await self._read(lambda uow: _transcript(uow, job.turn))
         written = history.build(transcript, job.began_at)
         bare = ModelRequest(
             model=job.turn.model, messages=(), tools=self._tools.functions, tools_allowed=rounds < self._rules.max_rounds - 1
@@ -192,17 +189,11 @@ class Agent:
 
     # --- storage ---
 
+    async def _read(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+        return await _patiently(self._storage.read, work)
+
     async def _persist(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
-        """Runs `work` in a transaction of its own, again and again while the database is away: what the model said is not thrown away."""
-        for seconds in _STORAGE_RETRY_SECONDS:
-            try:
-                async with self._storage.write() as uow:
-                    return await work(uow)
-            except StorageUnavailable as error:
-                _log.warning("turn.storage_retry", reason=str(error), seconds=seconds)
-                await asyncio.sleep(seconds)
-        async with self._storage.write() as uow:
-            return await work(uow)
+        return await _patiently(self._storage.write, work)
 
 
 class _ToolBroke(OnethreadError):
@@ -210,6 +201,23 @@ class _ToolBroke(OnethreadError):
 
 
 _TOO_MANY_ROUNDS = "The agent used its tools {rounds} times without coming to an answer. Retry, or ask for less at once."
+
+
+async def _patiently(begin: Callable[[], AbstractAsyncContextManager[UnitOfWork]], work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+    """Runs `work` in a transaction of its own, again and again while the database is away: what the model said is not thrown away."""
+    for seconds in _STORAGE_RETRY_SECONDS:
+        try:
+            async with begin() as uow:
+                return await work(uow)
+        except StorageUnavailable as error:
+            _log.warning("turn.storage_retry", reason=str(error), seconds=seconds)
+            await asyncio.sleep(seconds)
+    async with begin() as uow:
+        return await work(uow)
+
+
+async def _done_so_far(uow: UnitOfWork, turn: Turn) -> tuple[list[Step], list[ToolCall]]:
+    return await uow.steps.of_turns([turn.id]), await uow.tool_calls.of_turns([turn.id])
 
 
 def _first_open(step: Step, calls: list[ToolCall]) -> tuple[ToolCall, ToolRequest] | None:

@@ -43,7 +43,7 @@ def after_failure(turn: Turn, error: ModelError, pause: ModelPause | None, now: 
         return GiveUp()
     if isinstance(error, ModelBusy) and not _paused_too_long(pause, now, policy):
         if pause and pause.paused_until > now and pause.probe_turn_id != turn.id:
-            return TryAgain(run_after=pause.paused_until, failures=turn.failures)
+            return TryAgain(run_after=now, failures=turn.failures)  # the pause holds it back, and ends early when the probe succeeds
         longer = _pause(turn.model, error.retry_after, pause, now, policy)
         return TryAgain(run_after=longer.paused_until, failures=turn.failures, pause=longer)
     failures = turn.failures + 1

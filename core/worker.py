@@ -78,6 +78,8 @@ class Worker:
         self._slots = 1 if rules.suspects_only else rules.concurrency
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
+        self._beat_now = asyncio.Event()
+        """Set when cancellations may have been missed: a heartbeat finds the leases that are lost."""
         self._started_at = clock.now()
 
     @property
@@ -208,11 +210,14 @@ class Worker:
 
     async def _beat(self) -> None:
         while True:
+            self._beat_now.clear()
             try:
                 await self._heartbeat()
             except StorageUnavailable as error:
                 _log.warning("worker.heartbeat_failed", reason=str(error))
-            await asyncio.sleep(self._rules.heartbeat_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._rules.heartbeat_seconds):
+                    await self._beat_now.wait()
 
     async def _heartbeat(self) -> None:
         leases = {running.lease for running in self._running.values()}
@@ -239,8 +244,11 @@ class Worker:
         with self._live.subscribe() as subscription:
             while True:
                 match await subscription.get():
-                    case TurnChanged(status=TurnStatus.QUEUED) | Lagged():
+                    case TurnChanged(status=TurnStatus.QUEUED):
                         self._wake.set()
+                    case Lagged():
+                        self._wake.set()
+                        self._beat_now.set()
                     case TurnChanged(status=status) as changed if status.finished:
                         self._wake.set()
                         self._drop(changed.turn_id, changed.lease_token - 1)

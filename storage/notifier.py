@@ -12,7 +12,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.events import Lagged, TextDelta, from_json
+from core.events import Event, Lagged, TextDelta, from_json
 from core.live import LiveEvents
 from core.logs import place_of
 from core.models import TurnStatus
@@ -68,7 +68,7 @@ class SqliteNotifier:
                 _log.warning("notifier.lagged", missed=rows[0].id - self._last_id - 1)
                 self._live.publish(Lagged())
             self._last_id = rows[-1].id
-            self._live.publish(*(from_json(row.event) for row in rows if row.origin != self._process_id))
+            self._live.publish(*(_event(row.event) for row in rows if row.origin != self._process_id))
         await self._follow_drafts(self._live.followed)
 
     async def _read_changes(self) -> list[Row[Any]]:
@@ -110,6 +110,14 @@ class SqliteNotifier:
             offset=utf16_len(kept),
             text=row.content[len(kept) :],
         )
+
+
+def _event(stored: dict[str, Any]) -> Event:
+    """Of a kind that a newer version of the program writes, only that something happened is understood."""
+    try:
+        return from_json(stored)
+    except (KeyError, TypeError, ValueError):
+        return Lagged()
 
 
 async def _data_version(connection: aiosqlite.Connection) -> int:

@@ -570,7 +570,7 @@ async def _store_an_error(world: Any) -> None:
 LEAKS: dict[str, tuple[Callable[[Any], Awaitable[None]], set[str]]] = {
     "our log": (_log, {"log file", "log records", "standard error"}),
     "a library's log": (_log_by_a_library, {"log file", "log records", "standard error"}),
-    "a traceback": (_log_a_traceback, {"log records", "standard error"}),
+    "a traceback": (_log_a_traceback, {"log records"}),
     "output": (_print, {"standard output"}),
     "error output": (_print_an_error, {"standard error"}),
     "a lost task": (_lose_a_task, {"log file", "log records", "standard error"}),
@@ -587,6 +587,14 @@ async def test_the_detector_sees_a_leak_made_on_purpose(leak: str, start: Start,
         await make(world)
 
     assert seen_in <= set(watch.leaks())
+
+
+async def test_a_logged_traceback_is_written_as_its_place_only(start: Start, watch: Watch) -> None:
+    async with watch.over(start, ScriptedModel()) as world, world.working():
+        await _ended(world, await _say(world))
+        await _log_a_traceback(world)
+
+    assert not {"log file", "standard error"} & set(watch.leaks())
 
 
 async def test_the_detector_sees_a_model_error_that_tells_too_much(start: Start, watch: Watch) -> None:

@@ -488,7 +488,7 @@ async def test_a_sibling_does_not_make_a_pause_longer(start: Start) -> None:
         pause = await world.read(lambda uow: uow.pauses.get("one/model"))
         assert pause
         assert (pause.pauses, pause.paused_until) == (1, clock.now() + timedelta(seconds=5))
-        assert {(await world.turn(each)).run_after for each in posts} == {pause.paused_until}
+        assert {(await world.turn(each)).run_after for each in posts} == {clock.now(), pause.paused_until}
 
 
 async def test_a_model_that_stays_busy_for_hours_costs_attempts(start: Start) -> None:
@@ -771,15 +771,19 @@ async def _passed_over(world: World) -> None:
 @asynccontextmanager
 async def _outage(world: World) -> AsyncIterator[asyncio.Queue[UUID]]:
     """Nothing can be written meanwhile; each refused transaction is counted."""
-    storage, refused = world.app.storage, asyncio.Queue[UUID]()
+    storage, refused, over = world.app.storage, asyncio.Queue[UUID](), asyncio.Event()
     assert isinstance(storage, Database)
+    there = storage.write
 
     @asynccontextmanager
     async def away() -> AsyncIterator[UnitOfWork]:
-        refused.put_nowait(new_id())
-        raise StorageUnavailable("The database is away.")
-        yield
+        if not over.is_set():
+            refused.put_nowait(new_id())
+            raise StorageUnavailable("The database is away.")
+        async with there() as uow:
+            yield uow
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "write", away)
         yield refused
+        over.set()
