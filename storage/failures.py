@@ -35,7 +35,7 @@ _SENTENCES = {
     "database is locked": "The database is locked by another program. Try again in a moment.",
     "readonly database": "The database file cannot be written to. Check its permissions and those of its folder.",
     "unable to open": "The database file cannot be opened. Check that its folder exists and may be written to.",
-    "disk i/o error": "The disk reports an error. Check the disk of the data directory.",
+    "disk i/o error": "The disk is full or reports an error. Free some space, or check the disk of the data directory.",
     "malformed": "The database file is damaged. Restore it from a backup.",
     "not a database": "ONETHREAD_DATABASE_URL names a file that is no SQLite database.",
 }
