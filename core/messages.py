@@ -55,7 +55,7 @@ async def post(
     await _check_rates(uow, principal, conversation_id, rules)
     await approvals.deny_waiting(uow, conversation_id, principal.user_id)
     first_seq = await uow.conversations.take_seqs(conversation_id, 2)
-    message = replace(_message(uow, principal, conversation_id, first_seq, text), source=source)
+    message = _message(uow, principal, conversation_id, seq=first_seq, text=text, source=source)
     await uow.messages.add(message)
     await attachments.add(uow, message, uploads)
     reply_id, turn = await _queue(uow, principal, message, model or await _resolve_model(uow, conversation, rules))
@@ -73,7 +73,8 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
     await _taken_in(uow, principal, key, _body(conversation_id, text, ()))
     await _check_rates(uow, principal, conversation_id, rules)
     seq = await uow.conversations.take_seqs(conversation_id, 1)
-    message = replace(_message(uow, principal, conversation_id, seq, text), source=source, status=MessageStatus.COMPLETED, turn_id=None)
+    asked = _message(uow, principal, conversation_id, seq=seq, text=text, source=source)
+    message = replace(asked, status=MessageStatus.COMPLETED, turn_id=None)
     await uow.messages.add(message)
     uow.emit(MessageAdded(conversation_id=conversation_id, message_id=message.id))
     return Posted(conversation_id=conversation_id, message_id=message.id, reply_id=None, turn_id=None)
@@ -226,7 +227,7 @@ async def _queue(uow: UnitOfWork, principal: Principal, message: Message, model:
     return reply.id, turn
 
 
-def _message(uow: UnitOfWork, principal: Principal, conversation_id: UUID, seq: int, text: str) -> Message:
+def _message(uow: UnitOfWork, principal: Principal, conversation_id: UUID, *, seq: int, text: str, source: str) -> Message:
     return Message(
         id=new_id(),
         conversation_id=conversation_id,
@@ -238,7 +239,7 @@ def _message(uow: UnitOfWork, principal: Principal, conversation_id: UUID, seq: 
         status=MessageStatus.PENDING,
         revision=1,
         metadata={},
-        source="",
+        source=source,
         created_at=uow.now,
         updated_at=uow.now,
     )

@@ -59,11 +59,14 @@ class Repository:
     async def _insert(self, table: Table, values: dict[str, Any]) -> None:
         await self._connection.execute(insert(table).values(**values))
 
+    def _insert_into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An insert that knows ON CONFLICT, which SQLAlchemy has for each dialect apart."""
+        return postgresql.insert(table) if self._connection.dialect.name == "postgresql" else sqlite.insert(table)
+
     async def _upsert(self, table: Table, values: dict[str, Any]) -> None:
-        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         keys = [column.name for column in table.primary_key]
         rest = {name: value for name, value in values.items() if name not in keys}
-        await self._connection.execute(dialect.insert(table).values(**values).on_conflict_do_update(index_elements=keys, set_=rest))
+        await self._connection.execute(self._insert_into(table).values(**values).on_conflict_do_update(index_elements=keys, set_=rest))
 
 
 class Users(Repository):
@@ -196,11 +199,7 @@ class Conversations(Repository):
         return int((await self._connection.execute(taken)).scalar_one()) - number
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None:
-        await self._upsert_member(conversation_id, user_id)
-
-    async def _upsert_member(self, conversation_id: UUID, user_id: UUID) -> None:
-        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-        row = dialect.insert(schema.conversation_members).values(conversation_id=conversation_id, user_id=user_id)
+        row = self._insert_into(schema.conversation_members).values(conversation_id=conversation_id, user_id=user_id)
         await self._connection.execute(row.on_conflict_do_nothing())
 
     async def members(self, conversation_id: UUID) -> frozenset[UUID]:
@@ -280,9 +279,6 @@ class Attachments(Repository):
     async def add(self, attachment: Attachment, data: bytes) -> None:
         await self._insert(schema.attachments, {**dump(attachment), "data": data})
 
-    async def get(self, attachment_id: UUID) -> Attachment | None:
-        return await self._one(Attachment, select(*self._columns).where(schema.attachments.c.id == attachment_id))
-
     async def data(self, attachment_id: UUID) -> bytes:
         query = select(schema.attachments.c.data).where(schema.attachments.c.id == attachment_id)
         return bytes((await self._connection.execute(query)).scalar_one())
@@ -355,9 +351,8 @@ class Approvals(Repository):
 
 class Inbox(Repository):
     async def add(self, entry: InboxEntry, *, user_id: UUID, at: datetime) -> InboxEntry | None:
-        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         row = {**dump(entry.key), "user_id": user_id, "body_sha256": entry.body_sha256, "result": entry.result, "received_at": at}
-        added = await self._connection.execute(dialect.insert(schema.inbox).values(**row).on_conflict_do_nothing())
+        added = await self._connection.execute(self._insert_into(schema.inbox).values(**row).on_conflict_do_nothing())
         return None if added.rowcount == 1 else await self._get(entry.key)
 
     async def _get(self, key: InboxKey) -> InboxEntry | None:
