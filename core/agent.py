@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from core.access import Principal
 from core.drafts import Drafts, ReplyStream
 from core.errors import Conflict, LeaseLost, ModelFaltered, ModelRefused, OnethreadError, StorageUnavailable
 from core.ids import new_id
+from core.limits import ModelFull, ModelLimits
 from core.llm import history, window
 from core.logs import place_of
 from core.models import JSON, ApprovalStatus, Conversation, Step, ToolCall, ToolCallState, ToolRequest, Turn
@@ -32,6 +34,7 @@ class AgentRules:
     max_rounds: int = 12
     """In one attempt; the last one is asked for text only."""
     approval_hours: float = 24.0
+    limits: ModelLimits = field(default_factory=ModelLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,29 +64,42 @@ class Agent:
             pass
 
     async def _advance(self, job: _Job) -> bool:
-        """One model round or one tool call. True when there is nothing more to do for now."""
-        steps, calls = await self._read(lambda uow: _done_so_far(uow, job.turn))
-        if steps and (open_call := _first_open(steps[-1], calls)):
-            return await self._persist(lambda uow: self._call(uow, job, steps, *open_call))
-        return await self._round(job, steps)
+        """The tool calls that are open, else a model round. True when there is nothing more to do for now."""
+        transcript = await self._read(lambda uow: _transcript(uow, job.turn))
+        steps = transcript.steps_of(job.turn)
+        open_calls = _open(steps[-1], transcript.tool_calls) if steps else []
+        for call in open_calls:
+            if await self._persist(partial(self._call, job=job, steps=steps, call=call)):
+                return True
+        return not open_calls and await self._round(job, transcript, steps)
 
     # --- model rounds ---
 
-    async def _round(self, job: _Job, steps: list[Step]) -> bool:
-        request = await self._request(job, rounds=len(steps) - job.turn.first_step)
+    async def _round(self, job: _Job, transcript: history.Transcript, steps: list[Step]) -> bool:
+        request = await self._request(job, transcript, rounds=len(steps) - job.turn.first_step)
         said = history.joined(step.content for step in steps)
-        status = f"Asking {job.turn.model} …"
-        stream_no = await self._persist(lambda uow: turns.begin_stream(uow, job.lease, text=said, status_message=status))
-        stream = self._drafts.open(job.turn, stream_no, said)
+        stream = self._drafts.open(job.turn, await self._stream_no(job, transcript, said), said)
         try:
             end = await self._listen(request, stream)
         finally:
             stream.close()
         if end.tool_requests and not request.tools_allowed:
             raise ModelRefused(_TOO_MANY_ROUNDS.format(rounds=self._rules.max_rounds), reason="TOO_MANY_ROUNDS")
-        finished = await self._persist(lambda uow: self._store_round(uow, job, steps, end))
+        finished = await self._persist(lambda uow: self._store_round(uow, job, transcript.conversation, steps, end))
         self._drafts.forget(job.lease)
         return finished
+
+    async def _stream_no(self, job: _Job, transcript: history.Transcript, said: str) -> int:
+        """The number of the stream that follows; waits until the model may be asked."""
+        blank = transcript.reply is not None and not transcript.reply.content
+        if blank and not said and not self._drafts.began(job.lease) and self._rules.limits.of(job.turn.model) is None:
+            return job.turn.stream_no
+        while True:
+            try:
+                return await self._persist(lambda uow: turns.begin_stream(uow, job.lease, text=said, limits=self._rules.limits))
+            except ModelFull as full:
+                await self._persist(lambda uow: turns.wait_for_model(uow, job.lease))
+                await asyncio.sleep(full.seconds)
 
     async def _listen(self, request: ModelRequest, stream: ReplyStream) -> RoundEnd:
         separator = "\n\n" if stream.text else ""
@@ -97,7 +113,7 @@ class Agent:
                         return item
         raise ModelFaltered("The model's answer broke off. It is tried again.", reason="STREAM_CUT")
 
-    async def _store_round(self, uow: UnitOfWork, job: _Job, steps: list[Step], end: RoundEnd) -> bool:
+    async def _store_round(self, uow: UnitOfWork, job: _Job, conversation: Conversation, steps: list[Step], end: RoundEnd) -> bool:
         step = Step(
             turn_id=job.turn.id,
             number=len(steps),
@@ -112,13 +128,12 @@ class Agent:
         calls = [_noted(step, index, request, uow.now) for index, request in enumerate(step.tool_requests)]
         all_steps = [*steps, step]
         text = history.joined(each.content for each in all_steps)
-        turn = await turns.store_step(uow, job.lease, step, calls, text=text)
+        turn = await turns.store_step(uow, job.lease, step, calls, conversation=conversation, text=text)
         if not calls:
             await turns.finish(uow, turn, text=text, metadata=_metadata(turn, all_steps, uow.now))
         return not calls
 
-    async def _request(self, job: _Job, rounds: int) -> ModelRequest:
-        transcript = await self._read(lambda uow: _transcript(uow, job.turn))
+    async def _request(self, job: _Job, transcript: history.Transcript, rounds: int) -> ModelRequest:
         written = history.build(transcript, job.began_at)
         bare = ModelRequest(
             model=job.turn.model, messages=(), tools=self._tools.functions, tools_allowed=rounds < self._rules.max_rounds - 1
@@ -131,8 +146,9 @@ class Agent:
 
     # --- tool calls ---
 
-    async def _call(self, uow: UnitOfWork, job: _Job, steps: list[Step], call: ToolCall, request: ToolRequest) -> bool:
+    async def _call(self, uow: UnitOfWork, job: _Job, steps: list[Step], call: ToolCall) -> bool:
         """Carries out one tool call, exactly once: its effect and the note that it happened are one transaction."""
+        request = steps[-1].tool_requests[call.index]
         turn = await uow.turns.fence(job.lease)
         stored = await uow.tool_calls.get(turn.id, call.step, call.index)
         if stored and stored.state in (ToolCallState.DONE, ToolCallState.FAILED):
@@ -216,16 +232,9 @@ async def _patiently(begin: Callable[[], AbstractAsyncContextManager[UnitOfWork]
         return await work(uow)
 
 
-async def _done_so_far(uow: UnitOfWork, turn: Turn) -> tuple[list[Step], list[ToolCall]]:
-    return await uow.steps.of_turns([turn.id]), await uow.tool_calls.of_turns([turn.id])
-
-
-def _first_open(step: Step, calls: list[ToolCall]) -> tuple[ToolCall, ToolRequest] | None:
+def _open(step: Step, calls: Sequence[ToolCall]) -> list[ToolCall]:
     unfinished = (ToolCallState.RUNNING, ToolCallState.AWAITING_APPROVAL)
-    for call in calls:
-        if call.step == step.number and call.state in unfinished:
-            return call, step.tool_requests[call.index]
-    return None
+    return [call for call in calls if call.turn_id == step.turn_id and call.step == step.number and call.state in unfinished]
 
 
 def _noted(step: Step, index: int, request: ToolRequest, now: datetime) -> ToolCall:
@@ -291,7 +300,8 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
     since = await uow.messages.since(conversation.id, conversation.window_from_seq)
     shown = [message for message in since if message.seq <= turn.seq or message.id == turn.reply_id]
     turn_ids = [message.turn_id for message in shown if message.turn_id]
-    task = await uow.tasks.of_conversation(conversation.id)
+    steps = await uow.steps.of_turns(turn_ids)
+    task = await uow.tasks.of_conversation(conversation.id) if conversation.task_id else None
     people = {message.author_id for message in shown if message.author_id} | {turn.author_id}
     names = await uow.users.names(people | ({task.assignee_id} if task and task.assignee_id else set()))
     files = await uow.attachments.of_messages([message.id for message in shown])
@@ -301,8 +311,8 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
         project=project,
         turn=turn,
         messages=shown,
-        steps=await uow.steps.of_turns(turn_ids),
-        tool_calls=await uow.tool_calls.of_turns(turn_ids),
+        steps=steps,
+        tool_calls=await uow.tool_calls.of_turns(turn_ids) if any(step.tool_requests for step in steps) else [],
         files={message.id: [pair for pair in contents if pair[0].message_id == message.id] for message in shown},
         names=names,
         task=task,

@@ -1,5 +1,6 @@
 """Approvals: a person decides whether a tool may run."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from core import turns
@@ -27,9 +28,9 @@ async def decide(uow: UnitOfWork, principal: Principal, approval_id: UUID, decis
     return decided
 
 
-async def deny_waiting(uow: UnitOfWork, conversation_id: UUID, user_id: UUID) -> None:
+async def deny_waiting(uow: UnitOfWork, unfinished: Sequence[Turn], user_id: UUID) -> None:
     """A person wrote on instead of deciding: what waits for them is denied."""
-    for turn in await uow.turns.unfinished(conversation_id):
+    for turn in unfinished:
         if turn.status is TurnStatus.WAITING:
             await _close_open(uow, turn.id, ApprovalStatus.DENIED, user_id)
 

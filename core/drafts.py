@@ -81,6 +81,10 @@ class Drafts:
         stream = self._streams[lease] = ReplyStream(self._live, turn, stream_no, text)
         return stream
 
+    def began(self, lease: Lease) -> bool:
+        """Whether there is a stream under this lease."""
+        return lease in self._streams
+
     def text(self, lease: Lease) -> str | None:
         """What was written so far, or None where nothing new was."""
         stream = self._streams.get(lease)

@@ -104,7 +104,7 @@ async def turn_json(uow: UnitOfWork, turn: Turn) -> JSON:
     }
     if turn.error_code:
         payload |= {"error_code": turn.error_code, "error": turn.error}
-    if queued and not await uow.workers.alive(uow.now - WORKER_SILENT):
+    if queued and not any(worker.serves(turn.model) for worker in await uow.workers.alive(uow.now - WORKER_SILENT)):
         payload["no_worker"] = True
     return payload
 

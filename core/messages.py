@@ -12,8 +12,9 @@ from core import approvals, attachments, conversations, turns
 from core.access import Principal, require
 from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, NotFound, RateLimited
-from core.events import MessageAdded, MessageChanged, TurnChanged
+from core.events import ConversationChanged, MessageAdded, MessageChanged, TurnChanged
 from core.ids import new_id
+from core.llm.providers import qualified
 from core.models import Conversation, InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
 from core.ports import UnitOfWork
 from core.text import clean, clip
@@ -50,18 +51,22 @@ async def post(
     text = checked(content, rules)
     conversation = await conversations.get(uow, principal, conversation_id)
     key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
-    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads)):
+    posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=new_id(), turn_id=new_id())
+    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads), posted):
         return earlier
-    await _check_rates(uow, principal, conversation_id, rules)
-    await approvals.deny_waiting(uow, conversation_id, principal.user_id)
-    first_seq = await uow.conversations.take_seqs(conversation_id, 2)
-    message = _message(uow, principal, conversation_id, seq=first_seq, text=text, source=source)
-    await uow.messages.add(message)
+    unfinished = await uow.turns.unfinished(conversation_id)
+    await _check_rates(uow, principal, unfinished, rules)
+    await approvals.deny_waiting(uow, unfinished, principal.user_id)
+    model = qualified(model or await _resolve_model(uow, conversation, rules))
+    titled = {} if conversation.title else {"title": clip(text, 80)}
+    seq = await uow.conversations.take_seqs(conversation_id, 2, **titled)
+    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
+    reply = _message(uow, posted, seq + 1, role=Role.ASSISTANT, content="", metadata={"model": model}, source="agent")
+    await uow.messages.add(message, reply)
     await attachments.add(uow, message, uploads)
-    reply_id, turn = await _queue(uow, principal, message, model or await _resolve_model(uow, conversation, rules))
-    await _title(uow, conversation, text)
-    posted = Posted(conversation_id=conversation_id, message_id=message.id, reply_id=reply_id, turn_id=turn.id)
-    await uow.inbox.set_result(key, _to_json(posted))
+    await _queue(uow, message, reply, model)
+    if titled:
+        uow.emit(ConversationChanged(conversation_id=conversation_id))
     return posted
 
 
@@ -70,14 +75,14 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
     text = checked(content, rules)
     await conversations.get(uow, principal, conversation_id)
     key = InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
-    await _taken_in(uow, principal, key, _body(conversation_id, text, ()))
-    await _check_rates(uow, principal, conversation_id, rules)
+    posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=None, turn_id=None)
+    await _taken_in(uow, principal, key, _body(conversation_id, text, ()), posted)
+    await _check_rates(uow, principal, await uow.turns.unfinished(conversation_id), rules)
     seq = await uow.conversations.take_seqs(conversation_id, 1)
-    asked = _message(uow, principal, conversation_id, seq=seq, text=text, source=source)
-    message = replace(asked, status=MessageStatus.COMPLETED, turn_id=None)
-    await uow.messages.add(message)
+    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
+    await uow.messages.add(replace(message, status=MessageStatus.COMPLETED))
     uow.emit(MessageAdded(conversation_id=conversation_id, message_id=message.id))
-    return Posted(conversation_id=conversation_id, message_id=message.id, reply_id=None, turn_id=None)
+    return posted
 
 
 async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, option: str, *, rules: PostingRules, source: str) -> Posted:
@@ -156,8 +161,10 @@ def checked(content: str, rules: PostingRules) -> str:
     return text
 
 
-async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: str) -> Posted | None:
-    earlier = await uow.inbox.add(InboxEntry(key=key, body_sha256=body), user_id=principal.user_id, at=uow.now)
+async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: str, posted: Posted) -> Posted | None:
+    """Notes that this event leads to `posted`; gives what it led to when it came before."""
+    entry = InboxEntry(key=key, body_sha256=body, result=_to_json(posted))
+    earlier = await uow.inbox.add(entry, user_id=principal.user_id, at=uow.now)
     if earlier is None:
         return None
     if earlier.body_sha256 != body:
@@ -165,42 +172,27 @@ async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: 
     return _from_json(earlier.result)
 
 
-async def _check_rates(uow: UnitOfWork, principal: Principal, conversation_id: UUID, rules: PostingRules) -> None:
+async def _check_rates(uow: UnitOfWork, principal: Principal, unfinished: Sequence[Turn], rules: PostingRules) -> None:
     one_too_many = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute + 1)
     if one_too_many and one_too_many > uow.now - _MINUTE:
         wait = (one_too_many + _MINUTE - uow.now).total_seconds()
         raise RateLimited(
             f"More than {rules.messages_per_minute} messages in a minute. Try again in {wait:.0f} s.", retry_after=max(wait, 1.0)
         )
-    if len(await uow.turns.unfinished(conversation_id)) >= rules.max_unfinished_turns:
+    if len(unfinished) >= rules.max_unfinished_turns:
         raise RateLimited(f"{rules.max_unfinished_turns} messages here wait for an answer. Wait for one or stop some.", retry_after=5.0)
 
 
-async def _queue(uow: UnitOfWork, principal: Principal, message: Message, model: str) -> tuple[UUID, Turn]:
-    reply = Message(
-        id=new_id(),
-        conversation_id=message.conversation_id,
-        turn_id=message.turn_id,
-        seq=message.seq + 1,
-        role=Role.ASSISTANT,
-        author_id=None,
-        content="",
-        status=MessageStatus.PENDING,
-        revision=1,
-        metadata={"model": model},
-        source="agent",
-        created_at=uow.now,
-        updated_at=uow.now,
-    )
-    await uow.messages.add(reply)
+async def _queue(uow: UnitOfWork, message: Message, reply: Message, model: str) -> None:
     assert message.turn_id is not None
+    assert message.author_id is not None
     turn = Turn(
         id=message.turn_id,
         conversation_id=message.conversation_id,
         seq=message.seq,
         user_message_id=message.id,
         reply_id=reply.id,
-        author_id=principal.user_id,
+        author_id=message.author_id,
         model=model,
         status=TurnStatus.QUEUED,
         failures=0,
@@ -224,35 +216,31 @@ async def _queue(uow: UnitOfWork, principal: Principal, message: Message, model:
         MessageAdded(conversation_id=conversation_id, message_id=reply.id),
         TurnChanged(conversation_id=conversation_id, turn_id=turn.id, status=TurnStatus.QUEUED, lease_token=0),
     )
-    return reply.id, turn
 
 
-def _message(uow: UnitOfWork, principal: Principal, conversation_id: UUID, *, seq: int, text: str, source: str) -> Message:
+def _message(uow: UnitOfWork, posted: Posted, seq: int, *, role: Role, content: str, source: str, **fields: Any) -> Message:
+    message_id = posted.reply_id if role is Role.ASSISTANT else posted.message_id
+    assert message_id is not None
+    given = {"author_id": None, "metadata": {}, **fields}
     return Message(
-        id=new_id(),
-        conversation_id=conversation_id,
-        turn_id=new_id(),
+        id=message_id,
+        conversation_id=posted.conversation_id,
+        turn_id=posted.turn_id,
         seq=seq,
-        role=Role.USER,
-        author_id=principal.user_id,
-        content=text,
+        role=role,
+        content=content,
         status=MessageStatus.PENDING,
         revision=1,
-        metadata={},
         source=source,
         created_at=uow.now,
         updated_at=uow.now,
+        **given,
     )
 
 
 async def _resolve_model(uow: UnitOfWork, conversation: Conversation, rules: PostingRules) -> str:
     project = await uow.projects.get(conversation.project_id)
     return conversation.model or (project.model if project else None) or rules.default_model
-
-
-async def _title(uow: UnitOfWork, conversation: Conversation, text: str) -> None:
-    if not conversation.title:
-        await conversations.set_title(uow, conversation.id, clip(text, 80))
 
 
 async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
@@ -279,8 +267,9 @@ def _body(conversation_id: UUID, text: str, uploads: Sequence[Upload]) -> str:
 
 
 def _to_json(posted: Posted) -> dict[str, Any]:
-    return {name: str(getattr(posted, name)) for name in ("conversation_id", "message_id", "reply_id", "turn_id")}
+    ids = {name: getattr(posted, name) for name in ("conversation_id", "message_id", "reply_id", "turn_id")}
+    return {name: str(found) if found else None for name, found in ids.items()}
 
 
 def _from_json(stored: dict[str, Any]) -> Posted:
-    return Posted(**{name: UUID(value) for name, value in stored.items()})
+    return Posted(**{name: UUID(value) if value else None for name, value in stored.items()})

@@ -359,8 +359,13 @@ class WorkerInfo:
     host: str
     pid: int
     concurrency: int
+    unserved: frozenset[str]
+    """The prefixes of the models whose keys this worker lacks."""
     started_at: datetime
     heartbeat_at: datetime
+
+    def serves(self, model: str) -> bool:
+        return model.partition("/")[0] not in self.unserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,4 +377,18 @@ class ModelPause:
     paused_until: datetime
     pauses: int
     """In a row, without an answer."""
+    at_once: int = 1
+    """How many turns may ask it at once when the pause is over; doubled by each answer, until it is asked freely again."""
     probe_turn_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """A call of a model that has a limit, as it is counted."""
+
+    id: UUID
+    model: str
+    turn_id: UUID
+    lease_token: int
+    at: datetime
+    ended_at: datetime | None = None

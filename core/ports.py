@@ -11,14 +11,15 @@ from core.access import Principal
 from core.events import StateEvent
 from core.models import (
     JSON,
+    AgentStatus,
     Approval,
     ApprovalStatus,
     Attachment,
     Conversation,
     InboxEntry,
-    InboxKey,
     Message,
     MessageStatus,
+    ModelCall,
     ModelPause,
     Project,
     Step,
@@ -161,7 +162,11 @@ class Conversations(Protocol):
 
     async def count(self, principal: Principal) -> int: ...
     async def update(self, conversation_id: UUID, **changes: Any) -> None: ...
-    async def take_seqs(self, conversation_id: UUID, number: int) -> int:
+    async def say(self, messages: Mapping[UUID, str], status: AgentStatus) -> None:
+        """Sets the agent's status and its message in several conversations."""
+        ...
+
+    async def take_seqs(self, conversation_id: UUID, number: int, **changes: Any) -> int:
         """Reserves `number` consecutive seqs and gives the first. Holds the conversation's row until the transaction ends."""
         ...
 
@@ -171,7 +176,7 @@ class Conversations(Protocol):
 
 
 class Messages(Protocol):
-    async def add(self, message: Message) -> None: ...
+    async def add(self, *messages: Message) -> None: ...
     async def get(self, message_id: UUID) -> Message | None: ...
     async def update(self, message_id: UUID, **changes: Any) -> None:
         """Raises the revision."""
@@ -223,6 +228,15 @@ class Draft:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """Whose turns a worker must leave alone for now."""
+
+    models: frozenset[str] = frozenset()
+    prefixes: frozenset[str] = frozenset()
+    """Of models that only other workers can ask."""
+
+
 class TurnQueue(Protocol):
     """The turns, and the queue that they are."""
 
@@ -233,9 +247,12 @@ class TurnQueue(Protocol):
         ...
 
     async def update(self, turn_id: UUID, **changes: Any) -> None: ...
-    async def claim(self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool) -> Turn | None:
-        """Takes the next turn that may run: due, first in its conversation, its model not paused; fewest running turns of its author
-        first, then oldest. `suspects` takes only turns that were rescued twice, otherwise only others."""
+    async def claim(
+        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, limit: int, closed: Closed
+    ) -> list[Turn]:
+        """Takes the next turns that may run, `limit` at most: due, first in their conversation, their model not closed; fewest running
+        turns of their author first, then oldest. `suspects` takes only turns that were rescued twice, otherwise only others.
+        Raises their `stream_no`."""
         ...
 
     async def fence(self, lease: Lease) -> Turn:
@@ -265,6 +282,7 @@ class TurnQueue(Protocol):
         ...
 
     async def has_suspect(self, now: datetime) -> bool: ...
+    async def running_by_model(self) -> dict[str, int]: ...
 
 
 class Steps(Protocol):
@@ -300,7 +318,6 @@ class Inbox(Protocol):
         """Stores the entry, or gives the one that was there before."""
         ...
 
-    async def set_result(self, key: InboxKey, result: JSON) -> None: ...
     async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
         """When this user's n-th last message came in; 1 is the last."""
         ...
@@ -315,8 +332,37 @@ class Usage(Protocol):
 
 class ModelPauses(Protocol):
     async def get(self, model: str) -> ModelPause | None: ...
+    async def lock_all(self) -> list[ModelPause]:
+        """All, held until the transaction ends: one probe at a time."""
+        ...
+
     async def put(self, pause: ModelPause) -> None: ...
     async def remove(self, model: str) -> None: ...
+
+
+class ModelRequests(Protocol):
+    """The calls of models that have a limit."""
+
+    async def begin(self, request: ModelCall) -> None: ...
+    async def end(self, lease: Lease, at: datetime) -> None:
+        """Whatever call of this lease is open has ended."""
+        ...
+
+    async def lock(self, model: str) -> None:
+        """Lets nobody else count the calls of this model until the transaction ends."""
+        ...
+
+    async def open_count(self, model: str) -> int:
+        """Calls that have not ended, of turns that still run."""
+        ...
+
+    async def nth_last(self, model: str, n: int) -> datetime | None:
+        """When the n-th last call began; 1 is the last."""
+        ...
+
+    async def counts(self, since: datetime) -> dict[str, int]:
+        """Calls that began after `since`, by model."""
+        ...
 
 
 class Workers(Protocol):
@@ -361,6 +407,8 @@ class UnitOfWork(Protocol):
     def usage(self) -> Usage: ...
     @property
     def pauses(self) -> ModelPauses: ...
+    @property
+    def model_requests(self) -> ModelRequests: ...
     @property
     def workers(self) -> Workers: ...
 

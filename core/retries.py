@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 from core.errors import ModelBusy, ModelError, ModelRefused
 from core.models import ModelPause, Turn
 
+RECOVERED_AT_ONCE = 64
+"""Turns; a model that answers so many at once needs no further care."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -61,6 +64,16 @@ def may_be_rescued(turn: Turn, policy: RetryPolicy) -> bool:
 def probing(pause: ModelPause, turn: Turn, now: datetime, policy: RetryPolicy) -> ModelPause:
     """The pause while `turn` alone tries whether the model answers again."""
     return replace(pause, paused_until=now + timedelta(seconds=policy.probe_seconds), probe_turn_id=turn.id)
+
+
+def recovering(pause: ModelPause, now: datetime) -> ModelPause | None:
+    """What is left of a pause after an answer; None when the model may be asked freely again.
+
+    Everything that waited would otherwise ask it in the same instant, and be turned away again.
+    """
+    if pause.at_once >= RECOVERED_AT_ONCE:
+        return None
+    return ModelPause(model=pause.model, paused_since=now, paused_until=now, pauses=0, at_once=pause.at_once * 2)
 
 
 def _paused_too_long(pause: ModelPause | None, now: datetime, policy: RetryPolicy) -> bool:

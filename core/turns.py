@@ -10,7 +10,7 @@ Functions with a Lease write for the worker and begin with the fence: they raise
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,9 +19,22 @@ from core.access import Principal, require
 from core.errors import ModelError, NotFound
 from core.events import AgentStatusChanged, ApprovalChanged, MessageChanged, ToolCallChanged, TurnChanged
 from core.ids import new_id
-from core.models import AgentStatus, Approval, ApprovalStatus, MessageStatus, Step, ToolCall, ToolCallState, Turn, TurnStatus, UsageEntry
-from core.ports import Lease, UnitOfWork
-from core.retries import GiveUp, RetryPolicy, after_failure, may_be_rescued, probing
+from core.limits import ModelLimits, admit, full
+from core.models import (
+    AgentStatus,
+    Approval,
+    ApprovalStatus,
+    Conversation,
+    MessageStatus,
+    Step,
+    ToolCall,
+    ToolCallState,
+    Turn,
+    TurnStatus,
+    UsageEntry,
+)
+from core.ports import Closed, Lease, UnitOfWork
+from core.retries import GiveUp, RetryPolicy, after_failure, may_be_rescued, probing, recovering
 from core.text import clip
 
 INTERRUPTED = "INTERRUPTED"
@@ -30,36 +43,60 @@ _INTERRUPTED = "The answer was interrupted {times} times because the worker stop
 _FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
-async def claim(uow: UnitOfWork, worker_id: UUID, *, lease_seconds: float, suspects: bool, policy: RetryPolicy) -> Turn | None:
-    """The next turn that may run, now this worker's."""
-    lease_until = uow.now + timedelta(seconds=lease_seconds)
-    turn = await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=suspects)
-    if turn is None:
-        return None
-    if pause := await uow.pauses.get(turn.model):
-        await uow.pauses.put(probing(pause, turn, uow.now, policy))
-    await _mark_messages(uow, turn, MessageStatus.PROCESSING)
-    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING)
-    _changed(uow, turn, TurnStatus.RUNNING)
-    return turn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    lease_seconds: float
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: ModelLimits = field(default_factory=ModelLimits)
+    suspects: bool = False
+    """True claims only turns that were rescued twice, otherwise only others."""
+    left_to_others: frozenset[str] = frozenset()
+    """Prefixes of models that other workers can ask and this one cannot."""
 
 
-async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, status_message: str) -> int:
-    """A new number for the stream that follows; the reply goes back to `text`, what the finished rounds said."""
+async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: int) -> list[Turn]:
+    """The next turns that may run, now this worker's; `limit` at most, and one by one where a model needs care.
+
+    Where a turn has no finished round, its stream may begin at once under the number that it got here.
+    """
+    pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
+    closed = Closed(models=await full(uow, rules.limits, tuple(pauses.values())), prefixes=rules.left_to_others)
+    lease_until = uow.now + timedelta(seconds=rules.lease_seconds)
+    at_most = 1 if pauses or rules.limits.by_model else limit
+    claimed = await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=rules.suspects, limit=at_most, closed=closed)
+    for turn in claimed:
+        if (pause := pauses.get(turn.model)) and pause.at_once == 1:
+            await uow.pauses.put(probing(pause, turn, uow.now, rules.policy))
+        _changed(uow, turn, TurnStatus.RUNNING)
+    if claimed:
+        await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
+        await _say_asking(uow, claimed)
+    return claimed
+
+
+async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, limits: ModelLimits) -> int:
+    """A new number for the stream that follows; the reply goes back to `text`, what the finished rounds said. Raises ModelFull."""
     turn = await uow.turns.fence(lease)
+    await admit(uow, lease, turn.model, limits)
     stream_no = turn.stream_no + 1
     await uow.turns.update(turn.id, stream_no=stream_no)
     await uow.messages.update(turn.reply_id, content=text)
-    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, status_message)
+    await _say_asking(uow, [turn])
     return stream_no
 
 
-async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, text: str) -> Turn:
+async def wait_for_model(uow: UnitOfWork, lease: Lease) -> None:
+    """Says that the model is asked as often as it may be."""
+    turn = await uow.turns.fence(lease)
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, f"Waiting until {turn.model} may be asked again …")
+
+
+async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, conversation: Conversation, text: str) -> Turn:
     """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow."""
     turn = await uow.turns.fence(lease)
     await uow.steps.add(step)
-    await _add_usage(uow, turn, step)
-    await uow.pauses.remove(turn.model)
+    await _add_usage(uow, turn, step, conversation)
+    await _recover(uow, turn.model)
     if turn.failures or turn.rescues or turn.error_code:
         await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
     if calls:
@@ -80,8 +117,8 @@ async def say_running(uow: UnitOfWork, turn: Turn, tool_name: str) -> None:
 
 
 async def finish(uow: UnitOfWork, turn: Turn, *, text: str, metadata: Mapping[str, Any]) -> None:
-    """The end of a turn that went well. Call it under the fence."""
-    await _end(uow, turn, TurnStatus.SUCCEEDED)
+    """The end of a turn that went well. Call it under the fence, behind `store_step`."""
+    await _close(uow, turn, TurnStatus.SUCCEEDED)
     await uow.messages.update(turn.reply_id, content=text, status=MessageStatus.COMPLETED, metadata=dict(metadata))
     await uow.messages.update(turn.user_message_id, status=MessageStatus.COMPLETED)
     if question := metadata.get("question"):
@@ -123,7 +160,7 @@ async def fail(uow: UnitOfWork, turn: Turn, code: str, sentence: str, **changes:
 async def requeue(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:
     await _release_probe(uow, turn)
     await uow.turns.update(turn.id, status=TurnStatus.QUEUED, **_FREE, **changes)
-    await _mark_messages(uow, turn, MessageStatus.PENDING)
+    await _mark_messages(uow, [turn], MessageStatus.PENDING)
     _changed(uow, turn, TurnStatus.QUEUED)
 
 
@@ -233,11 +270,15 @@ async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
         await uow.approvals.close(approval.id, ApprovalStatus.EXPIRED, None, uow.now)
         uow.emit(ApprovalChanged(conversation_id=turn.conversation_id, turn_id=turn.id, approval_id=approval.id))
     await _end(uow, turn, TurnStatus.CANCELLED, lease_token=turn.lease_token + 1)
-    await _mark_messages(uow, turn, MessageStatus.CANCELLED)
+    await _mark_messages(uow, [turn], MessageStatus.CANCELLED)
 
 
 async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) -> None:
     await _release_probe(uow, turn)
+    await _close(uow, turn, status, **changes)
+
+
+async def _close(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) -> None:
     await uow.turns.update(turn.id, status=status, finished_at=uow.now, **_FREE, **changes)
     uow.emit(
         MessageChanged(conversation_id=turn.conversation_id, message_id=turn.user_message_id),
@@ -246,10 +287,17 @@ async def _end(uow: UnitOfWork, turn: Turn, status: TurnStatus, **changes: Any) 
     _changed(uow, turn, status)
 
 
-async def _mark_messages(uow: UnitOfWork, turn: Turn, status: MessageStatus) -> None:
-    await uow.messages.set_status((turn.user_message_id, turn.reply_id), status)
-    for message_id in (turn.user_message_id, turn.reply_id):
-        uow.emit(MessageChanged(conversation_id=turn.conversation_id, message_id=message_id))
+async def _mark_messages(uow: UnitOfWork, of_turns: Sequence[Turn], status: MessageStatus) -> None:
+    await uow.messages.set_status([message_id for turn in of_turns for message_id in (turn.user_message_id, turn.reply_id)], status)
+    for turn in of_turns:
+        for message_id in (turn.user_message_id, turn.reply_id):
+            uow.emit(MessageChanged(conversation_id=turn.conversation_id, message_id=message_id))
+
+
+async def _say_asking(uow: UnitOfWork, of_turns: Sequence[Turn]) -> None:
+    said = {turn.conversation_id: f"Asking {turn.model} …" for turn in of_turns}
+    await uow.conversations.say(said, AgentStatus.THINKING)
+    uow.emit(*(AgentStatusChanged(conversation_id=conversation_id) for conversation_id in said))
 
 
 def _changed(uow: UnitOfWork, turn: Turn, status: TurnStatus) -> None:
@@ -264,9 +312,18 @@ async def _release_probe(uow: UnitOfWork, turn: Turn) -> None:
         await uow.pauses.put(replace(pause, paused_until=uow.now, probe_turn_id=None))
 
 
-async def _add_usage(uow: UnitOfWork, turn: Turn, step: Step) -> None:
-    conversation = await uow.conversations.find(turn.conversation_id)
-    assert conversation is not None
+async def _recover(uow: UnitOfWork, model: str) -> None:
+    """A paused model has answered: it is asked by more and more turns at once, instead of by all that waited."""
+    pause = await uow.pauses.get(model)
+    if pause is None:
+        return
+    if recovered := recovering(pause, uow.now):
+        await uow.pauses.put(recovered)
+    else:
+        await uow.pauses.remove(model)
+
+
+async def _add_usage(uow: UnitOfWork, turn: Turn, step: Step, conversation: Conversation) -> None:
     entry = UsageEntry(
         id=new_id(),
         user_id=turn.author_id,

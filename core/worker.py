@@ -20,12 +20,18 @@ from core.errors import LeaseLost, ModelError, ModelFaltered, ModelRefused, Stor
 from core.events import Lagged, TurnChanged
 from core.frames import WORKER_SILENT
 from core.ids import new_id
+from core.limits import ModelLimits
 from core.live import LiveEvents
 from core.logs import place_of
 from core.models import Turn, TurnStatus, WorkerInfo
 from core.ports import Clock, Lease, Storage
 from core.retries import RetryPolicy
+from core.turns import ClaimRules
 
+CLAIM_AT_MOST = 10
+"""Turns in one transaction: many for speed, few enough for other machines to get some."""
+EXPECTED_BACK = timedelta(minutes=10)
+"""So long turns wait for a worker that could ask their model, after it was last seen. Then anybody takes them, to say what is missing."""
 _log = structlog.get_logger()
 IsolatedRun = Callable[[], Awaitable[None]]
 """Answers, in a process of its own, the turns whose workers vanished twice."""
@@ -43,6 +49,7 @@ class WorkerRules:
     suspects_only: bool = False
     """True in the process that answers only what its predecessors died of."""
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: ModelLimits = field(default_factory=ModelLimits)
 
 
 @dataclass(slots=True)
@@ -62,9 +69,12 @@ class Worker:
         drafts: Drafts,
         clock: Clock,
         rules: WorkerRules,
+        unserved: frozenset[str] = frozenset(),
         isolated_run: IsolatedRun | None = None,
     ) -> None:
         self._id = worker_id
+        self._unserved = unserved
+        self._left_to_others: frozenset[str] = frozenset()
         self._clock = clock
         self._storage = storage
         self._live = live
@@ -90,6 +100,7 @@ class Worker:
     async def run(self) -> None:
         """Works until cancelled; then hands back at once what is not finished."""
         await self._take_over_from_the_dead()
+        await self._heartbeat()
         loops = (self._claim_turns, self._listen, self._beat, self._drafts.run)
         tasks = [asyncio.create_task(loop(), name=f"worker.{loop.__name__}") for loop in loops]
         try:
@@ -106,8 +117,9 @@ class Worker:
         while True:
             self._wake.clear()
             try:
-                while len(self._running) < self._slots and (turn := await self._claim()):
-                    self._start(turn)
+                while (free := self._slots - len(self._running)) > 0 and (claimed := await self._claim(min(free, CLAIM_AT_MOST))):
+                    for turn in claimed:
+                        self._start(turn)
                 await self._woken()
                 await self._look_after_suspects()
             except StorageUnavailable as error:
@@ -121,14 +133,19 @@ class Worker:
             async with asyncio.timeout(self._rules.poll_seconds):
                 await self._wake.wait()
 
-    async def _claim(self) -> Turn | None:
+    async def _claim(self, limit: int) -> list[Turn]:
+        rules = ClaimRules(
+            lease_seconds=self._rules.lease_seconds,
+            policy=self._rules.retries,
+            limits=self._rules.limits,
+            suspects=self._rules.suspects_only,
+            left_to_others=self._left_to_others,
+        )
         async with self._storage.write() as uow:
-            turn = await turns.claim(
-                uow, self._id, lease_seconds=self._rules.lease_seconds, suspects=self._rules.suspects_only, policy=self._rules.retries
-            )
-        if turn:
+            claimed = await turns.claim(uow, self._id, rules, limit=limit)
+        for turn in claimed:
             _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
-        return turn
+        return claimed
 
     def _start(self, turn: Turn) -> None:
         task = asyncio.create_task(self._answer(turn), name=f"turn {turn.id}")
@@ -223,8 +240,10 @@ class Worker:
         leases = {running.lease for running in self._running.values()}
         async with self._storage.write() as uow:
             await uow.workers.beat(self._info(uow.now))
+            others = await uow.workers.alive(uow.now - EXPECTED_BACK)
             lease_until = uow.now + timedelta(seconds=self._rules.lease_seconds)
             held = await uow.turns.extend(leases, lease_until) if leases else frozenset()
+        self._left_to_others = frozenset(prefix for prefix in self._unserved if any(prefix not in other.unserved for other in others))
         for lease in leases:
             if lease.turn_id not in held:
                 self._drop(lease.turn_id, lease.token)
@@ -235,6 +254,7 @@ class Worker:
             host=platform.node(),
             pid=os.getpid(),
             concurrency=self._slots,
+            unserved=self._unserved,
             started_at=self._started_at,
             heartbeat_at=now,
         )

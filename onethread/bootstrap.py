@@ -17,6 +17,7 @@ from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
 from core.ids import new_id
+from core.limits import ModelLimits
 from core.live import LiveEvents
 from core.llm.client import LiteLLM, ModelSettings
 from core.logs import place_of
@@ -123,13 +124,16 @@ class _Parts:
 
     def app(self) -> App:
         settings = self._settings
+        limits = ModelLimits(settings.model_limits)
         clock: Clock = self._part("clock", SystemClock)
         storage: Storage = self._part("storage", lambda: self._database(clock))
-        worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency))
+        worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency, limits=limits))
         drafts = Drafts(storage, self.live)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
-        agent = Agent(storage=storage, model=model, tools=tools, drafts=drafts, rules=self._part("agent_rules", AgentRules))
+        agent = Agent(
+            storage=storage, model=model, tools=tools, drafts=drafts, rules=self._part("agent_rules", lambda: AgentRules(limits=limits))
+        )
         isolated_run: IsolatedRun | None = None if worker_rules.suspects_only else _answer_suspects_apart
         worker = Worker(
             worker_id=self.process_id,
@@ -139,6 +143,7 @@ class _Parts:
             drafts=drafts,
             clock=clock,
             rules=worker_rules,
+            unserved=self._part("unserved", lambda: settings.unserved),
             isolated_run=self._part("isolated_run", lambda: isolated_run),
         )
         return App(

@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from core.errors import InvalidInput, StorageUnavailable
-from core.llm.providers import default_model
+from core.limits import ModelLimit
+from core.llm.providers import default_model, unserved
 
 CONFIG_FILE = "onethread.toml"
 
@@ -37,6 +38,8 @@ class Settings(BaseSettings):
     max_tokens: int = Field(4096, ge=1, le=1_000_000)
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(100, ge=1, le=1_000)
+    model_limits: dict[str, ModelLimit] = Field(default_factory=dict)
+    """How much each model may be asked, by all workers together: by litellm id, `*` for all that are not named."""
     messages_per_minute: int = Field(60, ge=1)
     """For each user."""
 
@@ -70,6 +73,11 @@ class Settings(BaseSettings):
     @property
     def default_model(self) -> str:
         return self.model or default_model(os.environ)
+
+    @property
+    def unserved(self) -> frozenset[str]:
+        """The prefixes of the models that cannot be asked from here, because a key is missing."""
+        return frozenset() if self.model_api_base else unserved(os.environ)
 
     @property
     def environ(self) -> Mapping[str, str]:

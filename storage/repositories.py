@@ -1,17 +1,38 @@
 """The core's repositories over one open transaction."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Insert,
+    Integer,
+    Select,
+    Table,
+    Update,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.access import Principal
 from core.models import (
-    JSON,
+    AgentStatus,
     Approval,
     ApprovalStatus,
     Attachment,
@@ -20,6 +41,7 @@ from core.models import (
     InboxKey,
     Message,
     MessageStatus,
+    ModelCall,
     ModelPause,
     Project,
     Step,
@@ -33,7 +55,7 @@ from core.models import (
     User,
     WorkerInfo,
 )
-from core.ports import Draft, TaskFilter
+from core.ports import Draft, Lease, TaskFilter
 from core.usage import total
 from storage import schema
 from storage.rows import dump, load
@@ -49,15 +71,18 @@ class Repository:
         self._connection = connection
         self._now = now
 
-    async def _one(self, kind: type[_T], query: Select[Any]) -> _T | None:
-        row = (await self._connection.execute(query)).mappings().first()
+    async def _one(self, kind: type[_T], query: Select[Any], **values: Any) -> _T | None:
+        row = (await self._connection.execute(query, values)).mappings().first()
         return None if row is None else load(kind, row)
 
-    async def _all(self, kind: type[_T], query: Select[Any]) -> list[_T]:
-        return [load(kind, row) for row in (await self._connection.execute(query)).mappings()]
+    async def _all(self, kind: type[_T], query: Select[Any], **values: Any) -> list[_T]:
+        return [load(kind, row) for row in (await self._connection.execute(query, values)).mappings()]
 
-    async def _insert(self, table: Table, values: dict[str, Any]) -> None:
-        await self._connection.execute(insert(table).values(**values))
+    async def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
+        await self._connection.execute(insert_into(table), rows)
+
+    async def _change(self, statement: Update, row_id: UUID, changes: dict[str, Any]) -> None:
+        await self._connection.execute(statement, {"row_id": row_id, **changes})
 
     def _insert_into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An insert that knows ON CONFLICT, which SQLAlchemy has for each dialect apart."""
@@ -69,12 +94,36 @@ class Repository:
         await self._connection.execute(self._insert_into(table).values(**values).on_conflict_do_update(index_elements=keys, set_=rest))
 
 
+# Building a statement costs as much as executing it, so those of a turn's way are built once. What an UPDATE sets comes with its values.
+
+
+@cache
+def insert_into(table: Table) -> Insert:
+    return insert(table)
+
+
+@cache
+def row_of(table: Table) -> Select[Any]:
+    return select(table).where(table.c.id == bindparam("row_id"))
+
+
+@cache
+def rows_where(column: Column[Any], *order: Column[Any]) -> Select[Any]:
+    """Those whose `column` is among `keys`."""
+    return select(column.table).where(column.in_(bindparam("keys", expanding=True))).order_by(*order)
+
+
+@cache
+def change_of(table: Table) -> Update:
+    return update(table).where(table.c.id == bindparam("row_id"))
+
+
 class Users(Repository):
     async def add(self, user: User) -> None:
         await self._insert(schema.users, dump(user))
 
     async def get(self, user_id: UUID) -> User | None:
-        return await self._one(User, select(schema.users).where(schema.users.c.id == user_id))
+        return await self._one(User, row_of(schema.users), row_id=user_id)
 
     async def by_name(self, name: str) -> User | None:
         return await self._one(User, select(schema.users).where(func.lower(schema.users.c.name) == name.lower()))
@@ -83,8 +132,8 @@ class Users(Repository):
         return await self._all(User, select(schema.users).order_by(schema.users.c.id))
 
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
-        query = select(schema.users.c.id, schema.users.c.name).where(schema.users.c.id.in_(user_ids))
-        return {row.id: row.name for row in await self._connection.execute(query)}
+        found = await self._connection.execute(rows_where(schema.users.c.id), {"keys": list(user_ids)})
+        return {row.id: row.name for row in found}
 
 
 class Tokens(Repository):
@@ -169,11 +218,13 @@ class Conversations(Repository):
         await self._insert(schema.conversations, dump(conversation, "task_id", "task_ref"))
 
     async def get(self, conversation_id: UUID, principal: Principal) -> Conversation | None:
+        if principal.reading_along is None:
+            return await self._one(Conversation, _readable_conversation(), row_id=conversation_id, reader=principal.user_id)
         query = _conversations().where(schema.conversations.c.id == conversation_id, _visible_to(principal))
         return await self._one(Conversation, query)
 
     async def find(self, conversation_id: UUID) -> Conversation | None:
-        return await self._one(Conversation, _conversations().where(schema.conversations.c.id == conversation_id))
+        return await self._one(Conversation, _conversation(), row_id=conversation_id)
 
     async def page(self, principal: Principal, *, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
@@ -185,18 +236,16 @@ class Conversations(Repository):
         return int((await self._connection.execute(query)).scalar_one())
 
     async def update(self, conversation_id: UUID, **changes: Any) -> None:
-        table = schema.conversations
-        await self._connection.execute(update(table).where(table.c.id == conversation_id).values(updated_at=self._now, **changes))
+        await self._change(change_of(schema.conversations), conversation_id, {"updated_at": self._now, **changes})
 
-    async def take_seqs(self, conversation_id: UUID, number: int) -> int:
-        table = schema.conversations
-        taken = (
-            update(table)
-            .where(table.c.id == conversation_id)
-            .values(next_seq=table.c.next_seq + number, updated_at=self._now)
-            .returning(table.c.next_seq)
-        )
-        return int((await self._connection.execute(taken)).scalar_one()) - number
+    async def say(self, messages: Mapping[UUID, str], status: AgentStatus) -> None:
+        what = {"agent_status": status, "updated_at": self._now}
+        rows = [{"row_id": each, "agent_status_message": message, **what} for each, message in messages.items()]
+        await self._connection.execute(change_of(schema.conversations), rows)
+
+    async def take_seqs(self, conversation_id: UUID, number: int, **changes: Any) -> int:
+        values = {"row_id": conversation_id, "number": number, "updated_at": self._now, **changes}
+        return int((await self._connection.execute(_take_seqs(), values)).scalar_one()) - number
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None:
         row = self._insert_into(schema.conversation_members).values(conversation_id=conversation_id, user_id=user_id)
@@ -212,21 +261,18 @@ class Conversations(Repository):
 
 
 class Messages(Repository):
-    async def add(self, message: Message) -> None:
-        await self._insert(schema.messages, dump(message))
+    async def add(self, *messages: Message) -> None:
+        await self._insert(schema.messages, *(dump(message) for message in messages))
 
     async def get(self, message_id: UUID) -> Message | None:
-        return await self._one(Message, select(schema.messages).where(schema.messages.c.id == message_id))
+        return await self._one(Message, row_of(schema.messages), row_id=message_id)
 
     async def update(self, message_id: UUID, **changes: Any) -> None:
-        table = schema.messages
-        changed = update(table).where(table.c.id == message_id).values(revision=table.c.revision + 1, updated_at=self._now, **changes)
-        await self._connection.execute(changed)
+        await self._change(_revision(), message_id, {"updated_at": self._now, **changes})
 
     async def set_status(self, message_ids: Collection[UUID], status: MessageStatus) -> None:
-        table = schema.messages
-        changed = update(table).where(table.c.id.in_(message_ids))
-        await self._connection.execute(changed.values(status=status, revision=table.c.revision + 1, updated_at=self._now))
+        rows = [{"row_id": each, "status": status, "updated_at": self._now} for each in message_ids]
+        await self._connection.execute(_revision(), rows)
 
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         table = schema.messages
@@ -236,9 +282,7 @@ class Messages(Repository):
         return (await self._all(Message, query.order_by(table.c.seq.desc()).limit(limit)))[::-1]
 
     async def since(self, conversation_id: UUID, seq: int) -> list[Message]:
-        table = schema.messages
-        query = select(table).where(table.c.conversation_id == conversation_id, table.c.seq >= seq).order_by(table.c.seq)
-        return await self._all(Message, query)
+        return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
 
     async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
         table = schema.messages
@@ -274,8 +318,6 @@ class Messages(Repository):
 
 
 class Attachments(Repository):
-    _columns = tuple(column for column in schema.attachments.c if column.name != "data")
-
     async def add(self, attachment: Attachment, data: bytes) -> None:
         await self._insert(schema.attachments, {**dump(attachment), "data": data})
 
@@ -288,8 +330,7 @@ class Attachments(Repository):
         return bytes((await self._connection.execute(query)).scalar_one())
 
     async def of_messages(self, message_ids: Collection[UUID]) -> list[Attachment]:
-        query = select(*self._columns).where(schema.attachments.c.message_id.in_(message_ids)).order_by(schema.attachments.c.id)
-        return await self._all(Attachment, query)
+        return await self._all(Attachment, _attachments(), keys=list(message_ids))
 
     async def remove_of_message(self, message_id: UUID) -> None:
         await self._connection.execute(delete(schema.attachments).where(schema.attachments.c.message_id == message_id))
@@ -302,9 +343,9 @@ class Steps(Repository):
         await self._insert(schema.steps, values)
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
-        table = schema.steps
-        query = select(table).where(table.c.turn_id.in_(turn_ids)).order_by(table.c.turn_id, table.c.number)
-        return [self._load(row) for row in (await self._connection.execute(query)).mappings()]
+        table = schema.steps.c
+        found = await self._connection.execute(rows_where(table.turn_id, table.turn_id, table.number), {"keys": list(turn_ids)})
+        return [self._load(row) for row in found.mappings()]
 
     @staticmethod
     def _load(row: Any) -> Step:
@@ -322,9 +363,9 @@ class ToolCalls(Repository):
         return await self._one(ToolCall, select(table).where(place))
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[ToolCall]:
-        table = schema.tool_calls
-        query = select(table).where(table.c.turn_id.in_(turn_ids)).order_by(table.c.turn_id, table.c.step, table.c["index"])
-        return await self._all(ToolCall, query)
+        table = schema.tool_calls.c
+        in_order = rows_where(table.turn_id, table.turn_id, table.step, table["index"])
+        return await self._all(ToolCall, in_order, keys=list(turn_ids))
 
 
 class Approvals(Repository):
@@ -352,21 +393,18 @@ class Approvals(Repository):
 class Inbox(Repository):
     async def add(self, entry: InboxEntry, *, user_id: UUID, at: datetime) -> InboxEntry | None:
         row = {**dump(entry.key), "user_id": user_id, "body_sha256": entry.body_sha256, "result": entry.result, "received_at": at}
-        added = await self._connection.execute(self._insert_into(schema.inbox).values(**row).on_conflict_do_nothing())
-        return None if added.rowcount == 1 else await self._get(entry.key)
+        insertion = self._insert_into(schema.inbox).on_conflict_do_nothing().returning(schema.inbox.c.event_id)
+        added = (await self._connection.execute(insertion, row)).first()
+        return None if added else await self._get(entry.key)
 
     async def _get(self, key: InboxKey) -> InboxEntry | None:
         row = (await self._connection.execute(select(schema.inbox).where(self._is(key)))).mappings().first()
         return None if row is None else InboxEntry(key=key, body_sha256=row["body_sha256"], result=row["result"])
 
-    async def set_result(self, key: InboxKey, result: JSON) -> None:
-        await self._connection.execute(update(schema.inbox).where(self._is(key)).values(result=result))
-
     async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
-        table = schema.inbox
-        query = select(table.c.received_at).where(table.c.user_id == user_id).order_by(table.c.received_at.desc()).offset(n - 1).limit(1)
-        found: datetime | None = (await self._connection.execute(query)).scalar_one_or_none()
-        return found
+        found = await self._connection.execute(_nth_last_received(), {"user": user_id, "skipped": n - 1})
+        received: datetime | None = found.scalar_one_or_none()
+        return received
 
     @staticmethod
     def _is(key: InboxKey) -> ColumnElement[bool]:
@@ -386,13 +424,47 @@ class Usage(Repository):
 
 class ModelPauses(Repository):
     async def get(self, model: str) -> ModelPause | None:
-        return await self._one(ModelPause, select(schema.model_pauses).where(schema.model_pauses.c.model == model))
+        return await self._one(ModelPause, _pause(), model=model)
+
+    async def lock_all(self) -> list[ModelPause]:
+        return await self._all(ModelPause, _pauses())
 
     async def put(self, pause: ModelPause) -> None:
         await self._upsert(schema.model_pauses, dump(pause))
 
     async def remove(self, model: str) -> None:
         await self._connection.execute(delete(schema.model_pauses).where(schema.model_pauses.c.model == model))
+
+
+class ModelRequests(Repository):
+    async def begin(self, request: ModelCall) -> None:
+        await self._insert(schema.model_requests, dump(request))
+
+    async def end(self, lease: Lease, at: datetime) -> None:
+        table = schema.model_requests
+        of_lease = (table.c.turn_id == lease.turn_id, table.c.lease_token == lease.token, table.c.ended_at.is_(None))
+        await self._connection.execute(update(table).where(*of_lease).values(ended_at=at))
+
+    async def lock(self, model: str) -> None:
+        if self._connection.dialect.name == "postgresql":  # on SQLite whoever writes has locked everything
+            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 0))))
+
+    async def open_count(self, model: str) -> int:
+        table, turns = schema.model_requests, schema.turns
+        still_runs = and_(turns.c.id == table.c.turn_id, turns.c.lease_token == table.c.lease_token, turns.c.status == TurnStatus.RUNNING)
+        query = select(func.count()).select_from(table).join(turns, still_runs).where(table.c.model == model, table.c.ended_at.is_(None))
+        return int((await self._connection.execute(query)).scalar_one())
+
+    async def nth_last(self, model: str, n: int) -> datetime | None:
+        table = schema.model_requests
+        query = select(table.c.at).where(table.c.model == model).order_by(table.c.at.desc()).offset(n - 1).limit(1)
+        found: datetime | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
+
+    async def counts(self, since: datetime) -> dict[str, int]:
+        table = schema.model_requests
+        query = select(table.c.model, func.count()).where(table.c.at > since).group_by(table.c.model)
+        return {row[0]: row[1] for row in await self._connection.execute(query)}
 
 
 class Workers(Repository):
@@ -405,6 +477,58 @@ class Workers(Repository):
     async def alive(self, since: datetime) -> list[WorkerInfo]:
         table = schema.workers
         return await self._all(WorkerInfo, select(table).where(table.c.heartbeat_at > since).order_by(table.c.id))
+
+
+@cache
+def _conversation() -> Select[Any]:
+    return _conversations().where(schema.conversations.c.id == bindparam("row_id"))
+
+
+@cache
+def _readable_conversation() -> Select[Any]:
+    return _conversation().where(_readable_by(bindparam("reader", type_=Uuid)))
+
+
+@cache
+def _take_seqs() -> ReturningUpdate[Any]:
+    table = schema.conversations
+    return change_of(table).values(next_seq=table.c.next_seq + bindparam("number", type_=Integer)).returning(table.c.next_seq)
+
+
+@cache
+def _revision() -> Update:
+    return change_of(schema.messages).values(revision=schema.messages.c.revision + 1)
+
+
+@cache
+def _messages_since() -> Select[Any]:
+    table = schema.messages
+    of_conversation = (table.c.conversation_id == bindparam("conversation"), table.c.seq >= bindparam("first"))
+    return select(table).where(*of_conversation).order_by(table.c.seq)
+
+
+@cache
+def _attachments() -> Select[Any]:
+    table = schema.attachments
+    but_data = (column for column in table.c if column.name != "data")
+    return select(*but_data).where(table.c.message_id.in_(bindparam("keys", expanding=True))).order_by(table.c.id)
+
+
+@cache
+def _nth_last_received() -> Select[Any]:
+    table = schema.inbox.c
+    of_user = select(table.received_at).where(table.user_id == bindparam("user"))
+    return of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1)
+
+
+@cache
+def _pause() -> Select[Any]:
+    return select(schema.model_pauses).where(schema.model_pauses.c.model == bindparam("model"))
+
+
+@cache
+def _pauses() -> Select[Any]:
+    return select(schema.model_pauses).order_by(schema.model_pauses.c.model).with_for_update()
 
 
 def _conversations() -> Select[Any]:
@@ -428,7 +552,7 @@ def _visible_to(principal: Principal) -> ColumnElement[bool]:
     return and_(_readable_by(principal.user_id), *(_readable_by(user) for user in sorted(audience.users)))
 
 
-def _readable_by(user_id: UUID) -> ColumnElement[bool]:
+def _readable_by(user_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     conversation, member = schema.conversations.c, schema.conversation_members.c
     is_member = exists().where(member.conversation_id == conversation.id, member.user_id == user_id)
     return or_(conversation.visibility == "shared", conversation.owner_id == user_id, is_member)

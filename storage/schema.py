@@ -333,7 +333,22 @@ model_pauses = Table(
     _time("paused_since"),
     _time("paused_until"),
     Column("pauses", Integer, nullable=False),
+    Column("at_once", Integer, nullable=False),
     Column("probe_turn_id", Uuid),
+)
+
+model_requests = Table(
+    "model_requests",
+    metadata,
+    _id(),
+    Column("model", String(200), nullable=False),
+    Column("turn_id", Uuid, nullable=False),
+    Column("lease_token", Integer, nullable=False),
+    _time("at"),
+    _time("ended_at", nullable=True),
+    Index(None, "model", "at"),
+    Index("ix_model_requests_open", "model", sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),
+    Index(None, "turn_id"),
 )
 
 workers = Table(
@@ -343,6 +358,7 @@ workers = Table(
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("concurrency", Integer, nullable=False),
+    Column("unserved", JSON, nullable=False),
     _time("started_at"),
     _time("heartbeat_at"),
 )

@@ -6,15 +6,15 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Select, Uuid, and_, bindparam, exists, func, not_, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.errors import LeaseLost
 from core.models import Turn, TurnStatus
-from core.ports import Lease
+from core.ports import Closed, Lease
 from storage import schema
-from storage.repositories import Repository
+from storage.repositories import Repository, change_of, row_of
 from storage.rows import dump, load
 
 SUSPECT_AFTER_RESCUES = 2
@@ -24,21 +24,23 @@ _turns = schema.turns
 
 class TurnQueue(Repository):
     async def add(self, turn: Turn) -> None:
-        await self._connection.execute(insert(_turns).values(**dump(turn)))
+        await self._insert(_turns, dump(turn))
 
     async def get(self, turn_id: UUID) -> Turn | None:
-        return await self._one(Turn, select(_turns).where(_turns.c.id == turn_id))
+        return await self._one(Turn, row_of(_turns), row_id=turn_id)
 
     async def lock(self, turn_id: UUID) -> Turn | None:
-        return await self._one(Turn, select(_turns).where(_turns.c.id == turn_id).with_for_update())
+        return await self._one(Turn, _locked(), row_id=turn_id)
 
     async def update(self, turn_id: UUID, **changes: Any) -> None:
-        await self._connection.execute(update(_turns).where(_turns.c.id == turn_id).values(**changes))
+        await self._change(change_of(_turns), turn_id, changes)
 
-    async def claim(self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool) -> Turn | None:
-        values = {"worker": worker_id, "moment": now, "until": lease_until}
-        row = (await self._connection.execute(_claim(suspects=suspects), values)).mappings().first()
-        return None if row is None else load(Turn, row)
+    async def claim(
+        self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, limit: int, closed: Closed
+    ) -> list[Turn]:
+        values = {"worker": worker_id, "moment": now, "until": lease_until, "at_most": limit, "closed": sorted(closed.models)}
+        rows = await self._connection.execute(_claim(suspects=suspects, prefixes=closed.prefixes), values)
+        return sorted((load(Turn, row) for row in rows.mappings()), key=lambda turn: turn.created_at)
 
     async def fence(self, lease: Lease) -> Turn:
         turn = await self.lock(lease.turn_id)
@@ -56,8 +58,7 @@ class TurnQueue(Repository):
         return await self._all(Turn, query.with_for_update(skip_locked=True))
 
     async def unfinished(self, conversation_id: UUID) -> list[Turn]:
-        query = select(_turns).where(_turns.c.conversation_id == conversation_id, _turns.c.status.in_(_UNFINISHED))
-        return await self._all(Turn, query.order_by(_turns.c.seq))
+        return await self._all(Turn, _unfinished(), conversation=conversation_id)
 
     async def last(self, conversation_id: UUID) -> Turn | None:
         query = select(_turns).where(_turns.c.conversation_id == conversation_id)
@@ -75,48 +76,68 @@ class TurnQueue(Repository):
         return await self._all(Turn, query)
 
     async def has_suspect(self, now: datetime) -> bool:
-        found = await self._connection.execute(_next_claimable(suspects=True), {"moment": now})
+        found = await self._connection.execute(select(_turns.c.id).where(_is_claimable(suspects=True)).limit(1), {"moment": now})
         return found.first() is not None
 
+    async def running_by_model(self) -> dict[str, int]:
+        query = select(_turns.c.model, func.count()).where(_turns.c.status == TurnStatus.RUNNING).group_by(_turns.c.model)
+        return {row[0]: row[1] for row in await self._connection.execute(query)}
 
-# Both statements are built once: they are big, and run every second.
+
+@cache
+def _locked() -> Select[Any]:
+    return row_of(_turns).with_for_update()
+
+
+@cache
+def _unfinished() -> Select[Any]:
+    of_conversation = (_turns.c.conversation_id == bindparam("conversation"), _turns.c.status.in_(_UNFINISHED))
+    return select(_turns).where(*of_conversation).order_by(_turns.c.seq)
+
+
+# Built once for each worker: it is big, and runs every second.
 _now = bindparam("moment", type_=schema.UtcDateTime)
 
 
 @cache
-def _claim(*, suspects: bool) -> ReturningUpdate[Any]:
+def _claim(*, suspects: bool, prefixes: frozenset[str]) -> ReturningUpdate[Any]:
+    following = _following(suspects=suspects, prefixes=prefixes)
     return (
         update(_turns)
-        .where(_turns.c.id == _next_claimable(suspects=suspects).scalar_subquery(), _turns.c.status == TurnStatus.QUEUED)
+        .where(_turns.c.id.in_(select(following.c.id)), _turns.c.status == TurnStatus.QUEUED)
         .values(
             status=TurnStatus.RUNNING,
             lease_owner=bindparam("worker", type_=Uuid),
             lease_token=_turns.c.lease_token + 1,
             lease_until=bindparam("until", type_=schema.UtcDateTime),
+            stream_no=_turns.c.stream_no + 1,
             started_at=func.coalesce(_turns.c.started_at, _now),
         )
         .returning(*_turns.c)
     )
 
 
-@cache
-def _next_claimable(*, suspects: bool) -> Select[Any]:
-    is_suspect = _turns.c.rescues >= SUSPECT_AFTER_RESCUES
-    other, running, pause = aliased(_turns), aliased(_turns), schema.model_pauses.c
+def _following(*, suspects: bool, prefixes: frozenset[str]) -> CTE:
+    """Those to be claimed. Ranked first, then locked: PostgreSQL locks no rows below a window function."""
+    running = aliased(_turns)
     by_author = select(running.c.author_id, func.count().label("runs")).where(running.c.status == TurnStatus.RUNNING)
     busy = by_author.group_by(running.c.author_id).subquery()
-    conditions: list[ColumnElement[bool]] = [
-        _turns.c.status == TurnStatus.QUEUED,
-        _turns.c.run_after <= _now,
-        is_suspect if suspects else ~is_suspect,
-        ~exists().where(
-            other.c.conversation_id == _turns.c.conversation_id,
-            other.c.status.in_(_UNFINISHED),
-            other.c.id != _turns.c.id,
-            or_(other.c.status != TurnStatus.QUEUED, other.c.seq < _turns.c.seq),
-        ),
-        ~exists().where(pause.model == _turns.c.model, pause.paused_until > _now),
-    ]
-    fewest_first = (func.coalesce(busy.c.runs, 0), _turns.c.created_at, _turns.c.id)
-    query = select(_turns.c.id).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*conditions).order_by(*fewest_first)
-    return query.limit(1).with_for_update(skip_locked=True, of=_turns)
+    turn_of_author = func.row_number().over(partition_by=_turns.c.author_id, order_by=(_turns.c.created_at, _turns.c.id))
+    place = (func.coalesce(busy.c.runs, 0) + turn_of_author).label("place")
+    elsewhere = [_turns.c.model.startswith(f"{prefix}/", autoescape=True) for prefix in sorted(prefixes)]
+    allowed = (_is_claimable(suspects=suspects), _turns.c.model.not_in(bindparam("closed", expanding=True)), *map(not_, elsewhere))
+    ranked = select(_turns.c.id, place).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*allowed).subquery()
+    ordered = select(_turns.c.id).join(ranked, ranked.c.id == _turns.c.id).order_by(ranked.c.place, _turns.c.created_at, _turns.c.id)
+    return ordered.limit(bindparam("at_most")).with_for_update(skip_locked=True, of=_turns).cte("following")
+
+
+def _is_claimable(*, suspects: bool) -> ColumnElement[bool]:
+    is_suspect, other = _turns.c.rescues >= SUSPECT_AFTER_RESCUES, aliased(_turns)
+    goes_before = exists().where(
+        other.c.conversation_id == _turns.c.conversation_id,
+        other.c.status.in_(_UNFINISHED),
+        other.c.id != _turns.c.id,
+        or_(other.c.status != TurnStatus.QUEUED, other.c.seq < _turns.c.seq),
+    )
+    due = and_(_turns.c.status == TurnStatus.QUEUED, _turns.c.run_after <= _now)
+    return and_(due, is_suspect if suspects else ~is_suspect, ~goes_before)

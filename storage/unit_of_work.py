@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, insert
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
 from core.events import StateEvent, to_json
@@ -18,6 +18,7 @@ from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
 CHANGES_KEPT = timedelta(hours=1)
+MODEL_REQUESTS_KEPT = timedelta(hours=1)
 WORKERS_KEPT = timedelta(days=1)
 
 
@@ -42,6 +43,7 @@ class UnitOfWork:
         self.inbox = repositories.Inbox(connection, now)
         self.usage = repositories.Usage(connection, now)
         self.pauses = repositories.ModelPauses(connection, now)
+        self.model_requests = repositories.ModelRequests(connection, now)
         self.workers = repositories.Workers(connection, now)
 
     def emit(self, *events: StateEvent) -> None:
@@ -90,7 +92,12 @@ class Database:
                 await self._commit(transaction, unit)
 
     async def prune(self, now: datetime) -> Mapping[str, int]:
-        kept = {schema.inbox.c.received_at: INBOX_KEPT, schema.changes.c.at: CHANGES_KEPT, schema.workers.c.heartbeat_at: WORKERS_KEPT}
+        kept = {
+            schema.inbox.c.received_at: INBOX_KEPT,
+            schema.changes.c.at: CHANGES_KEPT,
+            schema.model_requests.c.at: MODEL_REQUESTS_KEPT,
+            schema.workers.c.heartbeat_at: WORKERS_KEPT,
+        }
         removed = {}
         for column, age in kept.items():
             with told_as_unavailable():
@@ -118,4 +125,4 @@ class Database:
     async def _store_changes(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
         if unit.events:
             rows = [{"origin": self._process_id, "event": to_json(event), "at": unit.now} for event in unit.events]
-            await connection.execute(insert(schema.changes), rows)
+            await connection.execute(repositories.insert_into(schema.changes), rows)

@@ -58,6 +58,14 @@ class Transcript:
     task: Task | None
     assignee: str | None
 
+    @property
+    def reply(self) -> Message | None:
+        """The message that the turn is writing."""
+        return next((message for message in reversed(self.messages) if message.id == self.turn.reply_id), None)
+
+    def steps_of(self, turn: Turn) -> list[Step]:
+        return [step for step in self.steps if step.turn_id == turn.id]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:

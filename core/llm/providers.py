@@ -104,6 +104,12 @@ def missing_keys(model: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     return provider.key_names
 
 
+def unserved(environ: Mapping[str, str]) -> frozenset[str]:
+    """The prefixes of the models whose provider's key is missing."""
+    without = {provider.id for provider in PROVIDERS if provider.key_names and key_of(provider, environ) is None}
+    return frozenset(without | {alias for alias, provider_id in _ALIASES.items() if provider_id in without})
+
+
 def key_of(provider: Provider, environ: Mapping[str, str]) -> str | None:
     """The value of the first of its variables that is set and not blank."""
     return next((environ[name] for name in provider.key_names if environ.get(name, "").strip()), None)
