@@ -1,5 +1,6 @@
 """What the core needs of the world, as Protocols that others implement: a model, a database, a clock."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -246,6 +247,7 @@ class TurnQueue(Protocol):
         """Extends the leases that still hold and gives their turns."""
         ...
 
+    async def has_expired(self, now: datetime) -> bool: ...
     async def expired(self, now: datetime) -> list[Turn]:
         """Running turns whose lease ran out, held until the transaction ends."""
         ...
@@ -261,7 +263,7 @@ class TurnQueue(Protocol):
         ...
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
-        """The turns that run under this worker's leases."""
+        """The turns that run under this worker's leases, held until the transaction ends."""
         ...
 
     async def has_suspect(self, now: datetime) -> bool: ...
@@ -367,6 +369,14 @@ class UnitOfWork(Protocol):
     def emit(self, *events: StateEvent) -> None: ...
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """Undoes what was done and emitted inside it when an exception leaves it."""
+        ...
+
+
+class Notifier(Protocol):
+    """Publishes here what other processes do to the same database."""
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Until cancelled. `started` is set when nothing committed from then on can be missed."""
         ...
 
 

@@ -17,21 +17,21 @@ from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
 from core.ids import new_id
-from core.live import LiveEvents
+from core.live import LiveEvents, Publisher
 from core.llm.client import LiteLLM, ModelSettings
 from core.logs import place_of
 from core.messages import PostingRules
 from core.models import User
-from core.ports import ChatModel, Clock, Storage
+from core.ports import ChatModel, Clock, Notifier, Storage
 from core.ticks import Ticks
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Toolset
 from core.worker import IsolatedRun, Worker, WorkerRules
 from onethread.settings import Settings
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url, engines, is_postgres
 from storage.migrate import upgrade
-from storage.notifier import SqliteNotifier
+from storage.sqlite_notifier import SqliteNotifier
 from storage.unit_of_work import Database
 
 _RESTART_SECONDS = 1.0
@@ -117,16 +117,15 @@ class _Parts:
         self._url = database_url(settings.database)
         self.process_id = new_id()
         self.live = LiveEvents()
-        self.writer = sqlite_writer(self._url)
-        self.reader = sqlite_reader(self._url)
-        self.notifier = SqliteNotifier(path=self._url.database or "", reader=self.reader, live=self.live, process_id=self.process_id)
+        self.writer, self.reader = engines(self._url)
+        self.notifier, self._publisher = self._connect_processes()
 
     def app(self) -> App:
         settings = self._settings
         clock: Clock = self._part("clock", SystemClock)
         storage: Storage = self._part("storage", lambda: self._database(clock))
         worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency))
-        drafts = Drafts(storage, self.live)
+        drafts = Drafts(storage, self._publisher)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
         agent = Agent(storage=storage, model=model, tools=tools, drafts=drafts, rules=self._part("agent_rules", AgentRules))
@@ -155,6 +154,16 @@ class _Parts:
     async def close(self) -> None:
         await self.reader.dispose()
         await self.writer.dispose()
+
+    def _connect_processes(self) -> tuple[Notifier, Publisher]:
+        """What hears other processes, and where the text of replies goes: on SQLite they read it from the drafts."""
+        if is_postgres(self._url):
+            from storage.postgres_notifier import PostgresNotifier  # the driver is loaded only where it is used
+
+            notifier = PostgresNotifier(url=self._url, live=self.live, process_id=self.process_id)
+            return notifier, notifier
+        path = self._url.database or ""
+        return SqliteNotifier(path=path, reader=self.reader, live=self.live, process_id=self.process_id), self.live
 
     def _part(self, name: str, make: Any) -> Any:
         return self._overrides[name] if name in self._overrides else make()

@@ -1,7 +1,8 @@
-"""Database engines: how connections to SQLite are opened, so that one process writes in order and many processes share a file."""
+"""Database engines: a writer and a reader for each kind of database. Here also: how connections to SQLite are opened, so that one process
+writes in order and many processes share a file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
@@ -14,19 +15,43 @@ BUSY_TIMEOUT_MS = 10_000
 READERS = 5
 
 
+class Engines(NamedTuple):
+    writer: AsyncEngine
+    reader: AsyncEngine
+
+
 def database_url(text: str) -> URL:
-    """The parsed address; raises InvalidInput for a database that Onethread does not speak to."""
+    """The parsed address; raises InvalidInput for a database that Onethread does not speak to. It never quotes what may be a password."""
     try:
         url = make_url(text)
-    except Exception as error:
-        raise InvalidInput(
-            "ONETHREAD_DATABASE_URL is no database address. Example: sqlite+aiosqlite:////var/lib/onethread/onethread.db"
-        ) from error
-    if url.drivername not in ("sqlite", "sqlite+aiosqlite"):
-        raise InvalidInput(f"ONETHREAD_DATABASE_URL names {url.drivername!r}, which is not supported. Use sqlite+aiosqlite:///PATH")
-    if not url.database or url.database == ":memory:":
-        raise InvalidInput("ONETHREAD_DATABASE_URL must name a file: several connections and processes share the database.")
-    return url.set(drivername="sqlite+aiosqlite")
+    except Exception:  # noqa: BLE001  # a port that is no number is a ValueError, which quotes what stands there
+        raise InvalidInput(f"ONETHREAD_DATABASE_URL is no database address. {_EXAMPLES}") from None
+    match url.drivername:
+        case "sqlite" | "sqlite+aiosqlite":
+            if not url.database or url.database == ":memory:":
+                raise InvalidInput("ONETHREAD_DATABASE_URL must name a file: several connections and processes share the database.")
+            return url.set(drivername="sqlite+aiosqlite")
+        case "postgresql" | "postgresql+asyncpg" | "postgres":
+            if not url.database:
+                raise InvalidInput(f"ONETHREAD_DATABASE_URL must name a database on the server. {_EXAMPLES}")
+            return url.set(drivername="postgresql+asyncpg")
+    raise InvalidInput(f"ONETHREAD_DATABASE_URL names {url.drivername!r}, which is not supported. {_EXAMPLES}")
+
+
+_EXAMPLES = "Examples: sqlite+aiosqlite:////var/lib/onethread/onethread.db, postgresql+asyncpg://user:password@host/name"
+
+
+def is_postgres(url: URL) -> bool:
+    return url.get_backend_name() == "postgresql"
+
+
+def engines(url: URL) -> Engines:
+    """For an address that `database_url` gave. Connections are opened when they are first needed."""
+    if is_postgres(url):
+        from storage.postgres import postgres_reader, postgres_writer  # the driver is loaded only where it is used
+
+        return Engines(postgres_writer(url), postgres_reader(url))
+    return Engines(sqlite_writer(url), sqlite_reader(url))
 
 
 def sqlite_writer(url: URL) -> AsyncEngine:

@@ -51,9 +51,11 @@ class TurnQueue(Repository):
         extended = update(_turns).where(_turns.c.status == TurnStatus.RUNNING, held).values(lease_until=lease_until).returning(_turns.c.id)
         return frozenset((await self._connection.execute(extended)).scalars())
 
+    async def has_expired(self, now: datetime) -> bool:
+        return (await self._connection.execute(_expired(now).limit(1))).first() is not None
+
     async def expired(self, now: datetime) -> list[Turn]:
-        query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)
-        return await self._all(Turn, query.with_for_update(skip_locked=True))
+        return await self._all(Turn, _expired(now).with_for_update(skip_locked=True))
 
     async def unfinished(self, conversation_id: UUID) -> list[Turn]:
         query = select(_turns).where(_turns.c.conversation_id == conversation_id, _turns.c.status.in_(_UNFINISHED))
@@ -72,10 +74,10 @@ class TurnQueue(Repository):
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_owner == worker_id)
-        return await self._all(Turn, query)
+        return await self._all(Turn, query.with_for_update())
 
     async def has_suspect(self, now: datetime) -> bool:
-        found = await self._connection.execute(_next_claimable(suspects=True), {"moment": now})
+        found = await self._connection.execute(_claimable(suspects=True).limit(1), {"moment": now})
         return found.first() is not None
 
 
@@ -85,9 +87,10 @@ _now = bindparam("moment", type_=schema.UtcDateTime)
 
 @cache
 def _claim(*, suspects: bool) -> ReturningUpdate[Any]:
+    next_one = _claimable(suspects=suspects).limit(1).with_for_update(skip_locked=True, of=_turns)
     return (
         update(_turns)
-        .where(_turns.c.id == _next_claimable(suspects=suspects).scalar_subquery(), _turns.c.status == TurnStatus.QUEUED)
+        .where(_turns.c.id == next_one.scalar_subquery(), _turns.c.status == TurnStatus.QUEUED)
         .values(
             status=TurnStatus.RUNNING,
             lease_owner=bindparam("worker", type_=Uuid),
@@ -100,7 +103,7 @@ def _claim(*, suspects: bool) -> ReturningUpdate[Any]:
 
 
 @cache
-def _next_claimable(*, suspects: bool) -> Select[Any]:
+def _claimable(*, suspects: bool) -> Select[Any]:
     is_suspect = _turns.c.rescues >= SUSPECT_AFTER_RESCUES
     other, running, pause = aliased(_turns), aliased(_turns), schema.model_pauses.c
     by_author = select(running.c.author_id, func.count().label("runs")).where(running.c.status == TurnStatus.RUNNING)
@@ -118,5 +121,8 @@ def _next_claimable(*, suspects: bool) -> Select[Any]:
         ~exists().where(pause.model == _turns.c.model, pause.paused_until > _now),
     ]
     fewest_first = (func.coalesce(busy.c.runs, 0), _turns.c.created_at, _turns.c.id)
-    query = select(_turns.c.id).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*conditions).order_by(*fewest_first)
-    return query.limit(1).with_for_update(skip_locked=True, of=_turns)
+    return select(_turns.c.id).outerjoin(busy, busy.c.author_id == _turns.c.author_id).where(*conditions).order_by(*fewest_first)
+
+
+def _expired(now: datetime) -> Select[Any]:
+    return select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)

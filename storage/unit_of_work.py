@@ -14,6 +14,7 @@ from core.live import LiveEvents
 from core.ports import Clock
 from storage import repositories, schema
 from storage.failures import told_as_unavailable
+from storage.payloads import NOTIFY, pack
 from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
@@ -83,7 +84,7 @@ class Database:
                 unit = UnitOfWork(connection, self._clock.now())
                 try:
                     yield unit
-                    await self._store_changes(connection, unit)
+                    await self._announce(connection, unit)
                 except BaseException:
                     await transaction.rollback()
                     raise
@@ -115,7 +116,12 @@ class Database:
             if not commit.cancelled() and commit.exception() is None:
                 self._live.publish(*unit.events)
 
-    async def _store_changes(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
-        if unit.events:
+    async def _announce(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
+        """Lets the other processes know, when it is committed."""
+        if not unit.events:
+            return
+        if connection.dialect.name == "postgresql":
+            await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
+        else:
             rows = [{"origin": self._process_id, "event": to_json(event), "at": unit.now} for event in unit.events]
             await connection.execute(insert(schema.changes), rows)
