@@ -270,7 +270,10 @@ class TurnQueue(Protocol):
 
 
 class Steps(Protocol):
-    async def add(self, step: Step) -> None: ...
+    async def add(self, step: Step) -> bool:
+        """False where the turn has a step of this number already."""
+        ...
+
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
         """Ordered by turn and number."""
         ...
@@ -317,6 +320,10 @@ class Usage(Protocol):
 
 class ModelPauses(Protocol):
     async def get(self, model: str) -> ModelPause | None: ...
+    async def hold(self, model: str) -> ModelPause | None:
+        """The pause, if there is one. Until the transaction ends nobody else who holds it changes it, or makes one."""
+        ...
+
     async def put(self, pause: ModelPause) -> None: ...
     async def remove(self, model: str) -> None: ...
 
@@ -388,7 +395,10 @@ class Storage(Protocol):
         ...
 
     def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """A transaction, committed at the end, rolled back by an exception. Never await the network inside."""
+        """A transaction, committed at the end, rolled back by an exception. Never await the network inside.
+
+        Raises Conflict where somebody else stored at the same moment what there can be only one of.
+        """
         ...
 
     async def prune(self, now: datetime) -> Mapping[str, int]:

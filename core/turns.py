@@ -55,9 +55,13 @@ async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, status_messa
 
 
 async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, text: str) -> Turn:
-    """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow."""
+    """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow.
+
+    Nothing happens when it is repeated: the first time was committed, but nobody heard of it.
+    """
     turn = await uow.turns.fence(lease)
-    await uow.steps.add(step)
+    if not await uow.steps.add(step):
+        return turn
     await _add_usage(uow, turn, step)
     await uow.pauses.remove(turn.model)
     if turn.failures or turn.rescues or turn.error_code:
@@ -95,7 +99,7 @@ async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draf
     turn = await uow.turns.fence(lease)
     if draft is not None:
         await uow.messages.update(turn.reply_id, content=draft)
-    match after_failure(turn, error, await uow.pauses.get(turn.model), uow.now, policy):
+    match after_failure(turn, error, await uow.pauses.hold(turn.model), uow.now, policy):
         case GiveUp():
             await fail(uow, turn, error.reason, str(error), failures=turn.failures + 1)
         case again:
@@ -177,9 +181,10 @@ async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
 
 
 async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
-    for turn in await uow.turns.unfinished(conversation_id):
-        await uow.turns.lock(turn.id)
-        await _cancel(uow, turn)
+    for unfinished in await uow.turns.unfinished(conversation_id):
+        turn = await uow.turns.lock(unfinished.id)
+        if turn and not turn.status.finished:
+            await _cancel(uow, turn)
 
 
 async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:

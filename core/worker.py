@@ -16,7 +16,7 @@ import structlog
 from core import turns
 from core.agent import Agent
 from core.drafts import Drafts
-from core.errors import LeaseLost, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
+from core.errors import Conflict, LeaseLost, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
 from core.events import Lagged, TurnChanged
 from core.frames import WORKER_SILENT
 from core.ids import new_id
@@ -80,6 +80,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._beat_now = asyncio.Event()
         """Set when cancellations may have been missed: a heartbeat finds the leases that are lost."""
+        self._unsure = False
+        """Whether the database may count turns as this worker's that it does not work on."""
         self._started_at = clock.now()
 
     @property
@@ -106,12 +108,15 @@ class Worker:
         while True:
             self._wake.clear()
             try:
+                if self._unsure:
+                    await self._let_go()
                 while len(self._running) < self._slots and (turn := await self._claim()):
                     self._start(turn)
                 await self._woken()
                 await self._look_after_suspects()
             except StorageUnavailable as error:
                 _log.warning("worker.storage_unavailable", reason=str(error))
+                self._unsure = True
                 await asyncio.sleep(self._rules.poll_seconds)
 
     async def _woken(self) -> None:
@@ -122,13 +127,24 @@ class Worker:
                 await self._wake.wait()
 
     async def _claim(self) -> Turn | None:
-        async with self._storage.write() as uow:
-            turn = await turns.claim(
-                uow, self._id, lease_seconds=self._rules.lease_seconds, suspects=self._rules.suspects_only, policy=self._rules.retries
-            )
+        try:
+            async with self._storage.write() as uow:
+                turn = await turns.claim(
+                    uow, self._id, lease_seconds=self._rules.lease_seconds, suspects=self._rules.suspects_only, policy=self._rules.retries
+                )
+        except Conflict:
+            return None  # another worker was faster
         if turn:
             _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
         return turn
+
+    async def _let_go(self) -> None:
+        """Hands back what a claim took although its commit was never confirmed, and what ended here while the database was away."""
+        async with self._storage.write() as uow:
+            for turn in await uow.turns.of_worker(self._id):
+                if turn.id not in self._running:
+                    await turns.hand_back(uow, turn, draft=None)
+        self._unsure = False
 
     def _start(self, turn: Turn) -> None:
         task = asyncio.create_task(self._answer(turn), name=f"turn {turn.id}")

@@ -16,6 +16,7 @@ from core import identity, projects
 from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
+from core.errors import Conflict
 from core.ids import new_id
 from core.live import LiveEvents, Publisher
 from core.llm.client import LiteLLM, ModelSettings
@@ -73,9 +74,7 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
     try:
         await upgrade(parts.writer)
         app = parts.app()
-        async with app.storage.write() as uow:
-            await projects.default(uow)
-            await identity.local_admin(uow)
+        await _make_first_rows(app.storage)
         listening = asyncio.Event()
         notifier = asyncio.create_task(parts.notifier.run(listening), name="notifier")
         try:
@@ -86,6 +85,18 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
             await asyncio.wait({notifier})
     finally:
         await parts.close()
+
+
+async def _make_first_rows(storage: Storage) -> None:
+    async def make() -> None:
+        async with storage.write() as uow:
+            await projects.default(uow)
+            await identity.local_admin(uow)
+
+    try:
+        await make()
+    except Conflict:
+        await make()  # another process, starting at the same moment, made them: now they are there
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The driver's errors that tell of an unreachable, locked, full or damaged database, told as one error of the core."""
+"""The driver's errors that tell of an unreachable, locked, full or damaged database, or of a lost race, told as errors of the core."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,17 +6,22 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from core.errors import StorageUnavailable
+from core.errors import Conflict, StorageUnavailable
+
+_UNIQUE_VIOLATION = "23505"
 
 
 @contextmanager
-def told_as_unavailable() -> Iterator[None]:
-    """Raises StorageUnavailable in place of such an error; lets all others through."""
+def told_in_our_words() -> Iterator[None]:
+    """Raises StorageUnavailable or Conflict in place of such an error; lets all others through."""
     try:
         yield
     except PoolTimeout:
         raise StorageUnavailable("The database is overloaded: no connection became free. Try again in a moment.") from None
     except DBAPIError as error:
+        # SQLite's writers come one after another: there it would be a defect.
+        if getattr(error.orig, "sqlstate", None) == _UNIQUE_VIOLATION:
+            raise Conflict("Somebody else stored the same at this moment, and it must be unique. Look again.") from None
         if (sentence := _sentence(error)) is None:
             raise
         raise StorageUnavailable(sentence) from None

@@ -10,12 +10,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import StorageUnavailable
-from storage.failures import told_as_unavailable
+from storage.failures import told_in_our_words
 
 
 async def upgrade(writer: AsyncEngine) -> str | None:
     """Runs the missing migrations in one transaction, under a lock. Gives the revision it found, None for a new database."""
-    with told_as_unavailable():
+    with told_in_our_words():
         async with writer.begin() as connection:
             return await connection.run_sync(_upgrade)
 

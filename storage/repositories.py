@@ -263,14 +263,16 @@ class Messages(Repository):
     async def save_drafts(self, drafts: Iterable[Draft]) -> None:
         for draft in drafts:
             turns = schema.turns.c
-            still_ours = exists().where(
+            still_ours = select(turns.id).where(
                 turns.id == draft.lease.turn_id,
                 turns.lease_token == draft.lease.token,
                 turns.status == TurnStatus.RUNNING,
                 turns.stream_no == draft.stream_no,
             )
+            # Locked, or a draft that waits for the reply's end would be written over its text. Who holds the turn has newer text anyway.
+            held = exists(still_ours.with_for_update(read=True, skip_locked=True))
             table = schema.messages
-            await self._connection.execute(update(table).where(table.c.id == draft.reply_id, still_ours).values(content=draft.text))
+            await self._connection.execute(update(table).where(table.c.id == draft.reply_id, held).values(content=draft.text))
 
 
 class Attachments(Repository):
@@ -296,10 +298,11 @@ class Attachments(Repository):
 
 
 class Steps(Repository):
-    async def add(self, step: Step) -> None:
+    async def add(self, step: Step) -> bool:
         requests = [dump(request) for request in step.tool_requests]
         values = {**dump(step, "usage", "tool_requests"), **dump(step.usage), "tool_requests": requests}
-        await self._insert(schema.steps, values)
+        added = await self._connection.execute(self._insert_into(schema.steps).values(**values).on_conflict_do_nothing())
+        return added.rowcount == 1
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
         table = schema.steps
@@ -387,6 +390,11 @@ class Usage(Repository):
 class ModelPauses(Repository):
     async def get(self, model: str) -> ModelPause | None:
         return await self._one(ModelPause, select(schema.model_pauses).where(schema.model_pauses.c.model == model))
+
+    async def hold(self, model: str) -> ModelPause | None:
+        if self._connection.dialect.name == "postgresql":  # where there is no row yet, there is none to lock
+            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 0))))
+        return await self.get(model)
 
     async def put(self, pause: ModelPause) -> None:
         await self._upsert(schema.model_pauses, dump(pause))

@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-from core.events import StateEvent, to_json
+from core.events import Lagged, StateEvent, to_json
 from core.live import LiveEvents
 from core.ports import Clock
 from storage import repositories, schema
-from storage.failures import told_as_unavailable
+from storage.failures import told_in_our_words
 from storage.payloads import NOTIFY, pack
 from storage.turn_queue import TurnQueue
 
@@ -52,7 +52,7 @@ class UnitOfWork:
     async def savepoint(self) -> AsyncIterator[None]:
         emitted = len(self.events)
         try:
-            with told_as_unavailable():
+            with told_in_our_words():
                 async with self._connection.begin_nested():
                     yield
         except BaseException:
@@ -72,13 +72,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
-        with told_as_unavailable():
+        with told_in_our_words():
             async with self._reader.begin() as connection:
                 yield UnitOfWork(connection, self._clock.now())
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
-        with told_as_unavailable():
+        with told_in_our_words():
             async with self._writer.connect() as connection:
                 transaction = await connection.begin()
                 unit = UnitOfWork(connection, self._clock.now())
@@ -94,7 +94,7 @@ class Database:
         kept = {schema.inbox.c.received_at: INBOX_KEPT, schema.changes.c.at: CHANGES_KEPT, schema.workers.c.heartbeat_at: WORKERS_KEPT}
         removed = {}
         for column, age in kept.items():
-            with told_as_unavailable():
+            with told_in_our_words():
                 async with self._writer.begin() as connection:
                     gone = await connection.execute(delete(column.table).where(column < now - age))
                     removed[str(column.table)] = gone.rowcount
@@ -115,6 +115,8 @@ class Database:
                     await asyncio.wait({commit})
             if not commit.cancelled() and commit.exception() is None:
                 self._live.publish(*unit.events)
+            else:
+                self._live.publish(Lagged())  # whether it was committed is unknown
 
     async def _announce(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
         """Lets the other processes know, when it is committed."""

@@ -16,12 +16,12 @@ from sqlalchemy.engine import URL
 
 from core import conversations, identity, messages, projects, tasks, turns
 from core.access import Principal
-from core.errors import LeaseLost, OnethreadError
+from core.errors import Conflict, LeaseLost, OnethreadError
 from core.events import ConversationChanged, MessageAdded, TaskChanged
 from core.ids import new_id
 from core.live import LiveEvents
 from core.messages import PostingRules
-from core.models import InboxEntry, InboxKey, ModelPause, Posted, Turn, TurnStatus, UsageEntry
+from core.models import InboxEntry, InboxKey, ModelPause, Posted, Step, Turn, TurnStatus, UsageEntry
 from core.ports import Draft, Lease, Storage, TaskFilter
 from core.retries import RetryPolicy
 from storage.engine import engines, is_postgres
@@ -392,6 +392,88 @@ async def test_drafts_are_stored_under_the_newest_lease_and_stream_only(subject:
         reply = await uow.messages.get(posted.reply_id)
     assert reply
     assert reply.content == "good"
+
+
+async def test_a_draft_that_is_late_leaves_the_finished_reply_alone(subject: Subject) -> None:
+    posted = await subject.post()
+    turn = await subject.claim()
+    assert turn
+    assert posted.reply_id
+    lease = Lease(turn_id=turn.id, token=turn.lease_token)
+    draft = Draft(lease=lease, reply_id=posted.reply_id, stream_no=0, text="half of")
+
+    async def checkpoint() -> None:
+        async with subject.storage.write() as uow:
+            await uow.messages.save_drafts([draft])
+
+    async with asyncio.timeout(10):
+        async with subject.storage.write() as uow:
+            await turns.finish(uow, await uow.turns.fence(lease), text="half of it all", metadata={})
+            late = asyncio.create_task(checkpoint())
+            await asyncio.wait({late}, timeout=0.2)
+        await late
+    async with subject.storage.read() as uow:
+        reply = await uow.messages.get(posted.reply_id)
+    assert reply
+    assert reply.content == "half of it all"
+
+
+async def test_a_claim_takes_nothing_beside_what_another_one_begins_at_that_moment(subject: Subject) -> None:
+    first = await subject.post()
+    second = await subject.post(first.conversation_id)
+    assert first.turn_id
+    async with subject.storage.write() as uow:
+        await uow.turns.update(first.turn_id, status=TurnStatus.FAILED)
+
+    async def claim() -> Turn | None:
+        with suppress(Conflict):
+            return await subject.claim()
+        return None
+
+    async with asyncio.timeout(10):
+        async with subject.storage.write() as uow:
+            await uow.turns.update(first.turn_id, status=TurnStatus.RUNNING)
+            claiming = asyncio.create_task(claim())
+            await asyncio.wait({claiming}, timeout=0.2)
+        assert await claiming is None
+    assert (await subject.get(second)).status is TurnStatus.QUEUED
+
+
+async def test_what_must_be_unique_is_refused_to_the_second_who_adds_it_at_the_same_moment(subject: Subject) -> None:
+    async def add() -> None:
+        async with subject.storage.write() as uow:
+            await identity.add_user(uow, "lee")
+
+    async with asyncio.timeout(10):
+        async with subject.storage.write() as uow:
+            await identity.add_user(uow, "lee")
+            second = asyncio.create_task(add())
+            await asyncio.wait({second}, timeout=0.2)
+        with pytest.raises(Conflict):
+            await second
+
+
+async def test_a_round_is_stored_once_however_often(subject: Subject) -> None:
+    await subject.post()
+    turn = await subject.claim()
+    assert turn
+    lease = Lease(turn_id=turn.id, token=turn.lease_token)
+    step = Step(
+        turn_id=turn.id,
+        number=0,
+        content="Yes.",
+        tool_requests=(),
+        finish_reason="tool_calls",
+        model="m",
+        usage=USAGE,
+        created_at=subject.clock.now(),
+    )
+    for _ in range(2):
+        async with subject.storage.write() as uow:
+            await turns.store_step(uow, lease, step, [], text="Yes.")
+    async with subject.storage.read() as uow:
+        assert await uow.steps.of_turns([turn.id]) == [step]
+        assert (await uow.usage.of_conversation(turn.conversation_id)).tokens_in == USAGE.tokens_in
 
 
 # --- what repositories promise ---

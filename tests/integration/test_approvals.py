@@ -10,8 +10,11 @@ from core.access import Principal
 from core.errors import Conflict, NotFound
 from core.models import AgentStatus, ApprovalStatus, Decision, MessageStatus, Posted, ToolCallState, TurnStatus
 from core.retries import RetryPolicy
+from tests.databases import on_both
 from tests.fakes import Call, ManualClock, ScriptedModel, results, said
 from tests.integration.conftest import Start, World
+
+new_database = on_both
 
 DELETE = Call("delete_task", {"ref": "OT-1"})
 

@@ -22,8 +22,11 @@ from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Arguments, Hints, ToolContext, Toolset, tool
 from storage.unit_of_work import Database
+from tests.databases import on_both
 from tests.fakes import CUT, Call, Gate, ManualClock, ScriptedModel, results, said
 from tests.integration.conftest import RULES, Start, World
+
+new_database = on_both
 
 BUSY = ModelBusy("Too many requests.", reason="RATE_LIMITED")
 FALTERED = ModelFaltered("It broke.", reason="SERVER_ERROR")
@@ -188,6 +191,39 @@ async def test_a_tools_effect_happens_once_when_the_word_of_its_commit_is_lost(w
             assert (await world.ask(chat.id, "Create a task")).content == "Done."
     assert lost == [True]
     assert await world.titles() == ["Buy milk"]
+
+
+async def test_a_commit_whose_confirmation_is_lost_is_done_once(world: World) -> None:
+    """Each transaction of the turn, and the claim before it: committed, and reported as lost the first time."""
+    storage = world.app.storage
+    assert isinstance(storage, Database)
+    write, done = storage.write, {"worker._claim_turns": 0, "turn": 0}
+
+    @asynccontextmanager
+    async def unconfirmed() -> AsyncIterator[UnitOfWork]:
+        async with write() as uow:
+            yield uow
+        task = asyncio.current_task()
+        name = task.get_name().split()[0] if task else ""
+        if name in done:
+            done[name] += 1
+            if done[name] % 2 and (name == "turn" or done[name] == 1):
+                raise StorageUnavailable("The connection was lost.")
+
+    world.model.will("Making it.", Call("create_task", {"title": "Buy milk"})).will("Done.")
+    chat = await world.chat()
+    posted = await world.post(chat.id, "Create a task")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write", unconfirmed)
+        async with world.working():
+            reply = await world.ended(posted)
+    assert (reply.content, reply.status) == ("Making it.\n\nDone.", MessageStatus.COMPLETED)
+    assert world.model.calls == 2
+    assert await world.titles() == ["Buy milk"]
+    assert [(each.number, each.content) for each in await world.steps(posted)] == [(0, "Making it."), (1, "Done.")]
+    assert (await world.read(lambda uow: uow.usage.of_conversation(chat.id))).tokens_in == 20
+    assert (await world.turn(posted)).failures == 0
+    assert done["turn"] >= 8
 
 
 class Number(Arguments):
