@@ -51,11 +51,16 @@ def new_database(empty_sqlite: Path, tmp_path: Path) -> NewDatabase:
 @pytest.fixture(params=BOTH)
 def on_both(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
     """SQLite, then PostgreSQL."""
+    return databases_of(request, tmp_path)
+
+
+def databases_of(request: pytest.FixtureRequest, directory: Path) -> NewDatabase:
+    """Databases of the kind that a fixture with `params=BOTH` is asked for; a file's place is the directory."""
     if request.param == "postgresql":
         server: Server = request.getfixturevalue("postgres")
         return server.database
     empty: Path = request.getfixturevalue("empty_sqlite")
-    return lambda: _copied(empty, tmp_path)
+    return lambda: _copied(empty, directory)
 
 
 @asynccontextmanager

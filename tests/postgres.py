@@ -21,8 +21,11 @@ from storage.engine import database_url
 from storage.migrate import upgrade
 from storage.postgres import postgres_writer
 
-_ROLE = "onethread"
+_ADMIN = "postgres"
+_OWNER = "onethread"
 _EMPTY = "empty"
+_STRANGER = "host all stranger 127.0.0.1/32 scram-sha-256\n"
+"""The only one who is asked for a password."""
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -59,7 +62,9 @@ class Server:
         self.port = _free_port()
 
     def make(self) -> None:
-        self._run("initdb", "-D", self._data, "-U", _ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._run("initdb", "-D", self._data, "-U", _ADMIN, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(_STRANGER + rules.read_text(encoding="utf-8"), encoding="utf-8")
         settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
         with (self._data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(f"{settings}port = {self.port}\n")
@@ -73,31 +78,37 @@ class Server:
         """`fast` ends connections first; `immediate` is what a power failure does."""
         self._run("pg_ctl", "-D", self._data, "-m", how, "-w", "-t", "30", "stop")
 
+    def restart(self, how: str = "fast") -> None:
+        self.stop(how)
+        self.start()
+
     def remove(self) -> None:
         if (self._data / "postmaster.pid").exists():
             self.stop("immediate")
         shutil.rmtree(self._directory)
 
-    def url(self, name: str) -> URL:
-        return database_url(f"postgresql+asyncpg://{_ROLE}@127.0.0.1:{self.port}/{name}")
+    def url(self, name: str, user: str = _OWNER) -> URL:
+        return database_url(f"postgresql+asyncpg://{user}@127.0.0.1:{self.port}/{name}")
 
     @asynccontextmanager
     async def database(self, template: str = _EMPTY) -> AsyncIterator[URL]:
-        """A database of its own with all tables; removed at the end."""
+        """A database of its own with all tables; removed at the end. `template0` gives one without tables."""
         name = f"test_{next(self._numbers)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {_OWNER}")
         yield self.url(name)
         await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def execute(self, sql: str, *arguments: object, database: str = "postgres") -> list[Any]:
-        connection = await asyncpg.connect(self.url(database).set(drivername="postgresql").render_as_string())
+        connection = await asyncpg.connect(self.url(database, _ADMIN).set(drivername="postgresql").render_as_string())
         try:
             return list(await connection.fetch(sql, *arguments))
         finally:
             await connection.close()
 
     async def _make_template(self) -> None:
-        await self.execute(f"CREATE DATABASE {_EMPTY}")
+        await self.execute(f"CREATE ROLE {_OWNER} LOGIN")
+        await self.execute("CREATE ROLE stranger LOGIN PASSWORD 'right'")
+        await self.execute(f"CREATE DATABASE {_EMPTY} OWNER {_OWNER}")
         writer = postgres_writer(self.url(_EMPTY))
         await upgrade(writer)
         await writer.dispose()
