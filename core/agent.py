@@ -91,8 +91,8 @@ class Agent:
 
     async def _stream_no(self, job: _Job, transcript: history.Transcript, said: str) -> int:
         """The number of the stream that follows; waits until the model may be asked."""
-        blank = transcript.reply is not None and not transcript.reply.content
-        if blank and not said and not self._drafts.began(job.lease) and self._rules.limits.of(job.turn.model) is None:
+        untouched = transcript.reply is not None and not transcript.reply.content and not transcript.steps_of(job.turn)
+        if untouched and not self._drafts.began(job.lease) and self._rules.limits.of(job.turn.model) is None:
             return job.turn.stream_no
         while True:
             try:

@@ -6,7 +6,7 @@ import structlog
 
 from core.errors import StorageUnavailable
 from core.events import TextDelta
-from core.live import LiveEvents
+from core.live import Publisher
 from core.models import Turn
 from core.ports import Draft, Lease, Storage
 from core.text import utf16_len
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 class ReplyStream:
     """One stream of one reply. Text that comes within 50 ms goes out as one delta."""
 
-    def __init__(self, live: LiveEvents, turn: Turn, stream_no: int, text: str) -> None:
+    def __init__(self, live: Publisher, turn: Turn, stream_no: int, text: str) -> None:
         self._live = live
         self._turn = turn
         self._stream_no = stream_no
@@ -70,7 +70,7 @@ class ReplyStream:
 class Drafts:
     """The replies that this process is writing."""
 
-    def __init__(self, storage: Storage, live: LiveEvents) -> None:
+    def __init__(self, storage: Storage, live: Publisher) -> None:
         self._storage = storage
         self._live = live
         self._streams: dict[Lease, ReplyStream] = {}

@@ -4,7 +4,7 @@ They never hold a secret, nor what somebody wrote, `TextDelta` excepted. State e
 report; `TextDelta` is ephemeral.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 from uuid import UUID
 
@@ -114,8 +114,8 @@ _STATE_EVENTS = {kind.__name__: kind for kind in get_args(StateEvent)}
 
 def to_json(event: StateEvent) -> dict[str, Any]:
     """A flat object of strings and whole numbers, with the event's name under `event`."""
-    fields = {name: str(value) if isinstance(value, UUID) else value for name, value in asdict(event).items()}
-    return {"event": type(event).__name__, **fields}
+    values = ((name, getattr(event, name)) for name in event.__slots__)
+    return {"event": type(event).__name__, **{name: str(value) if isinstance(value, UUID) else value for name, value in values}}
 
 
 def from_json(stored: dict[str, Any]) -> StateEvent:

@@ -4,11 +4,18 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 from uuid import UUID
 
 from core.events import Event, Lagged, TextDelta
 
 QUEUE_SIZE = 1_000
+
+
+class Publisher(Protocol):
+    """Where live events go: to the subscribers in this process, or to those in others as well."""
+
+    def publish(self, *events: Event) -> None: ...
 
 
 class Subscription:

@@ -272,4 +272,5 @@ def _to_json(posted: Posted) -> dict[str, Any]:
 
 
 def _from_json(stored: dict[str, Any]) -> Posted:
-    return Posted(**{name: UUID(value) if value else None for name, value in stored.items()})
+    ids: dict[str, Any] = {name: UUID(value) if value else None for name, value in stored.items()}
+    return Posted(**ids)

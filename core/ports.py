@@ -1,5 +1,6 @@
 """What the core needs of the world, as Protocols that others implement: a model, a database, a clock."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -263,6 +264,7 @@ class TurnQueue(Protocol):
         """Extends the leases that still hold and gives their turns."""
         ...
 
+    async def has_expired(self, now: datetime) -> bool: ...
     async def expired(self, now: datetime) -> list[Turn]:
         """Running turns whose lease ran out, held until the transaction ends."""
         ...
@@ -278,7 +280,7 @@ class TurnQueue(Protocol):
         ...
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
-        """The turns that run under this worker's leases."""
+        """The turns that run under this worker's leases, held until the transaction ends."""
         ...
 
     async def has_suspect(self, now: datetime) -> bool: ...
@@ -286,7 +288,10 @@ class TurnQueue(Protocol):
 
 
 class Steps(Protocol):
-    async def add(self, step: Step) -> None: ...
+    async def add(self, step: Step) -> bool:
+        """False where the turn has a step of this number already."""
+        ...
+
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
         """Ordered by turn and number."""
         ...
@@ -334,6 +339,10 @@ class ModelPauses(Protocol):
     async def get(self, model: str) -> ModelPause | None: ...
     async def lock_all(self) -> list[ModelPause]:
         """All, held until the transaction ends: one probe at a time."""
+        ...
+
+    async def hold(self, model: str) -> ModelPause | None:
+        """The pause, if there is one. Until the transaction ends nobody else who holds it changes it, or makes one."""
         ...
 
     async def put(self, pause: ModelPause) -> None: ...
@@ -418,6 +427,14 @@ class UnitOfWork(Protocol):
         ...
 
 
+class Notifier(Protocol):
+    """Publishes here what other processes do to the same database."""
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Until cancelled. `started` is set when nothing committed from then on can be missed."""
+        ...
+
+
 class Storage(Protocol):
     """The database. Both context managers raise StorageUnavailable when it cannot be reached or written to."""
 
@@ -426,7 +443,10 @@ class Storage(Protocol):
         ...
 
     def write(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """A transaction, committed at the end, rolled back by an exception. Never await the network inside."""
+        """A transaction, committed at the end, rolled back by an exception. Never await the network inside.
+
+        Raises Conflict where somebody else stored at the same moment what there can be only one of.
+        """
         ...
 
     async def prune(self, now: datetime) -> Mapping[str, int]:

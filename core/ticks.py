@@ -43,7 +43,7 @@ class Ticks:
 
     async def rescue(self) -> None:
         async with self._storage.read() as uow:
-            if not await uow.turns.expired(uow.now):
+            if not await uow.turns.has_expired(uow.now):
                 return
         async with self._storage.write() as uow:
             rescued = await turns.rescue(uow, self._policy)

@@ -12,7 +12,7 @@ Functions with a Lease write for the worker and begin with the fence: they raise
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from core.access import Principal, require
@@ -54,7 +54,13 @@ class ClaimRules:
     """Prefixes of models that other workers can ask and this one cannot."""
 
 
-async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: int) -> list[Turn]:
+class Claimed(NamedTuple):
+    turns: list[Turn]
+    more: bool
+    """Whether to claim again at once."""
+
+
+async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: int) -> Claimed:
     """The next turns that may run, now this worker's; `limit` at most, and one by one where a model needs care.
 
     Where a turn has no finished round, its stream may begin at once under the number that it got here.
@@ -71,7 +77,7 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
     if claimed:
         await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
         await _say_asking(uow, claimed)
-    return claimed
+    return Claimed(claimed, more=len(claimed) == at_most)
 
 
 async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, limits: ModelLimits) -> int:
@@ -92,9 +98,13 @@ async def wait_for_model(uow: UnitOfWork, lease: Lease) -> None:
 
 
 async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[ToolCall], *, conversation: Conversation, text: str) -> Turn:
-    """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow."""
+    """A finished round, with its tool calls noted as running. It clears what went wrong before. Without calls, `finish` must follow.
+
+    Nothing happens when it is repeated: the first time was committed, but nobody heard of it.
+    """
     turn = await uow.turns.fence(lease)
-    await uow.steps.add(step)
+    if not await uow.steps.add(step):
+        return turn
     await _add_usage(uow, turn, step, conversation)
     await _recover(uow, turn.model)
     if turn.failures or turn.rescues or turn.error_code:
@@ -132,7 +142,7 @@ async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draf
     turn = await uow.turns.fence(lease)
     if draft is not None:
         await uow.messages.update(turn.reply_id, content=draft)
-    match after_failure(turn, error, await uow.pauses.get(turn.model), uow.now, policy):
+    match after_failure(turn, error, await uow.pauses.hold(turn.model), uow.now, policy):
         case GiveUp():
             await fail(uow, turn, error.reason, str(error), failures=turn.failures + 1)
         case again:
@@ -214,9 +224,10 @@ async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
 
 
 async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
-    for turn in await uow.turns.unfinished(conversation_id):
-        await uow.turns.lock(turn.id)
-        await _cancel(uow, turn)
+    for unfinished in await uow.turns.unfinished(conversation_id):
+        turn = await uow.turns.lock(unfinished.id)
+        if turn and not turn.status.finished:
+            await _cancel(uow, turn)
 
 
 async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:

@@ -16,7 +16,7 @@ import structlog
 from core import turns
 from core.agent import Agent
 from core.drafts import Drafts
-from core.errors import LeaseLost, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
+from core.errors import Conflict, LeaseLost, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
 from core.events import Lagged, TurnChanged
 from core.frames import WORKER_SILENT
 from core.ids import new_id
@@ -90,6 +90,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._beat_now = asyncio.Event()
         """Set when cancellations may have been missed: a heartbeat finds the leases that are lost."""
+        self._unsure = False
+        """Whether the database may count turns as this worker's that it does not work on."""
         self._started_at = clock.now()
 
     @property
@@ -117,13 +119,15 @@ class Worker:
         while True:
             self._wake.clear()
             try:
-                while (free := self._slots - len(self._running)) > 0 and (claimed := await self._claim(min(free, CLAIM_AT_MOST))):
-                    for turn in claimed:
-                        self._start(turn)
+                if self._unsure:
+                    await self._let_go()
+                while (free := self._slots - len(self._running)) > 0 and await self._claim(min(free, CLAIM_AT_MOST)):
+                    pass
                 await self._woken()
                 await self._look_after_suspects()
             except StorageUnavailable as error:
                 _log.warning("worker.storage_unavailable", reason=str(error))
+                self._unsure = True
                 await asyncio.sleep(self._rules.poll_seconds)
 
     async def _woken(self) -> None:
@@ -133,7 +137,8 @@ class Worker:
             async with asyncio.timeout(self._rules.poll_seconds):
                 await self._wake.wait()
 
-    async def _claim(self, limit: int) -> list[Turn]:
+    async def _claim(self, limit: int) -> bool:
+        """Begins to answer what can be answered, `limit` turns at most. Whether there may be more."""
         rules = ClaimRules(
             lease_seconds=self._rules.lease_seconds,
             policy=self._rules.retries,
@@ -141,11 +146,23 @@ class Worker:
             suspects=self._rules.suspects_only,
             left_to_others=self._left_to_others,
         )
-        async with self._storage.write() as uow:
-            claimed = await turns.claim(uow, self._id, rules, limit=limit)
-        for turn in claimed:
+        try:
+            async with self._storage.write() as uow:
+                claimed = await turns.claim(uow, self._id, rules, limit=limit)
+        except Conflict:
+            return True  # another worker was faster
+        for turn in claimed.turns:
             _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
-        return claimed
+            self._start(turn)
+        return claimed.more
+
+    async def _let_go(self) -> None:
+        """Hands back what a claim took although its commit was never confirmed, and what ended here while the database was away."""
+        async with self._storage.write() as uow:
+            for turn in await uow.turns.of_worker(self._id):
+                if turn.id not in self._running:
+                    await turns.hand_back(uow, turn, draft=None)
+        self._unsure = False
 
     def _start(self, turn: Turn) -> None:
         task = asyncio.create_task(self._answer(turn), name=f"turn {turn.id}")
@@ -154,9 +171,10 @@ class Worker:
 
     def _ended(self, turn: Turn) -> None:
         self._drafts.forget(Lease(turn_id=turn.id, token=turn.lease_token))
+        if len(self._running) >= self._slots:
+            self._wake.set()  # otherwise the event of its end wakes, where that lets another turn go
         if self._running.get(turn.id) and self._running[turn.id].lease.token == turn.lease_token:
             del self._running[turn.id]
-        self._wake.set()
 
     async def _look_after_suspects(self) -> None:
         """Once in a while, also where turns are announced without a pause."""

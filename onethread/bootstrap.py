@@ -16,23 +16,24 @@ from core import identity, projects
 from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
+from core.errors import Conflict
 from core.ids import new_id
 from core.limits import ModelLimits
-from core.live import LiveEvents
+from core.live import LiveEvents, Publisher
 from core.llm.client import LiteLLM, ModelSettings
 from core.logs import place_of
 from core.messages import PostingRules
 from core.models import User
-from core.ports import ChatModel, Clock, Storage
+from core.ports import ChatModel, Clock, Notifier, Storage
 from core.ticks import Ticks
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Toolset
 from core.worker import IsolatedRun, Worker, WorkerRules
 from onethread.settings import Settings
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url, engines, is_postgres
 from storage.migrate import upgrade
-from storage.notifier import SqliteNotifier
+from storage.sqlite_notifier import SqliteNotifier
 from storage.unit_of_work import Database
 
 _RESTART_SECONDS = 1.0
@@ -74,9 +75,7 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
     try:
         await upgrade(parts.writer)
         app = parts.app()
-        async with app.storage.write() as uow:
-            await projects.default(uow)
-            await identity.local_admin(uow)
+        await _make_first_rows(app.storage)
         listening = asyncio.Event()
         notifier = asyncio.create_task(parts.notifier.run(listening), name="notifier")
         try:
@@ -87,6 +86,18 @@ async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
             await asyncio.wait({notifier})
     finally:
         await parts.close()
+
+
+async def _make_first_rows(storage: Storage) -> None:
+    async def make() -> None:
+        async with storage.write() as uow:
+            await projects.default(uow)
+            await identity.local_admin(uow)
+
+    try:
+        await make()
+    except Conflict:
+        await make()  # another process, starting at the same moment, made them: now they are there
 
 
 @asynccontextmanager
@@ -118,9 +129,8 @@ class _Parts:
         self._url = database_url(settings.database)
         self.process_id = new_id()
         self.live = LiveEvents()
-        self.writer = sqlite_writer(self._url)
-        self.reader = sqlite_reader(self._url)
-        self.notifier = SqliteNotifier(path=self._url.database or "", reader=self.reader, live=self.live, process_id=self.process_id)
+        self.writer, self.reader = engines(self._url)
+        self.notifier, self._publisher = self._connect_processes()
 
     def app(self) -> App:
         settings = self._settings
@@ -128,7 +138,7 @@ class _Parts:
         clock: Clock = self._part("clock", SystemClock)
         storage: Storage = self._part("storage", lambda: self._database(clock))
         worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency, limits=limits))
-        drafts = Drafts(storage, self.live)
+        drafts = Drafts(storage, self._publisher)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
         agent = Agent(
@@ -160,6 +170,16 @@ class _Parts:
     async def close(self) -> None:
         await self.reader.dispose()
         await self.writer.dispose()
+
+    def _connect_processes(self) -> tuple[Notifier, Publisher]:
+        """What hears other processes, and where the text of replies goes: on SQLite they read it from the drafts."""
+        if is_postgres(self._url):
+            from storage.postgres_notifier import PostgresNotifier  # the driver is loaded only where it is used
+
+            notifier = PostgresNotifier(url=self._url, live=self.live, process_id=self.process_id)
+            return notifier, notifier
+        path = self._url.database or ""
+        return SqliteNotifier(path=path, reader=self.reader, live=self.live, process_id=self.process_id), self.live
 
     def _part(self, name: str, make: Any) -> Any:
         return self._overrides[name] if name in self._overrides else make()

@@ -1,1 +1,1 @@
-"""The core's storage ports on SQLAlchemy: SQLite, and later PostgreSQL."""
+"""The core's storage ports on SQLAlchemy: SQLite and PostgreSQL."""

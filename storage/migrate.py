@@ -6,16 +6,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, text
 
 from core.errors import StorageUnavailable
-from storage.failures import told_as_unavailable
+from storage.engine import Engine
+from storage.failures import told_in_our_words
 
 
-async def upgrade(writer: AsyncEngine) -> str | None:
-    """Runs the missing migrations in one transaction, under the database's write lock. Gives the revision it found, None for a new one."""
-    with told_as_unavailable():
+async def upgrade(writer: Engine) -> str | None:
+    """Runs the missing migrations in one transaction, under a lock. Gives the revision it found, None for a new database."""
+    with told_in_our_words():
         async with writer.begin() as connection:
             return await connection.run_sync(_upgrade)
 
@@ -28,6 +28,8 @@ def config(connection: Connection) -> Config:
 
 
 def _upgrade(connection: Connection) -> str | None:
+    if connection.dialect.name == "postgresql":
+        _lock_postgres(connection)
     settings = config(connection)
     scripts = ScriptDirectory.from_config(settings)
     present = MigrationContext.configure(connection).get_current_revision()
@@ -36,6 +38,16 @@ def _upgrade(connection: Connection) -> str | None:
     if present != scripts.get_current_head():
         command.upgrade(settings, "head")
     return present
+
+
+def _lock_postgres(connection: Connection) -> None:
+    """Waits for others that migrate, however long they take. On SQLite the transaction itself is the lock."""
+    for bound in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(text(f"SET LOCAL {bound} = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(8029464434711586145)"))  # "onethrea" in ASCII
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise StorageUnavailable(f"The database is encoded in {encoding}, which cannot hold every text. Create one with the encoding UTF8.")
 
 
 def head() -> str:

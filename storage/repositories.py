@@ -27,7 +27,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.access import Principal
@@ -58,6 +57,7 @@ from core.models import (
 from core.ports import Draft, Lease, TaskFilter
 from core.usage import total
 from storage import schema
+from storage.engine import AnyConnection
 from storage.rows import dump, load
 
 _T = TypeVar("_T")
@@ -67,7 +67,7 @@ _FIRST_TASK_NUMBER = 1
 class Repository:
     """Queries over one connection."""
 
-    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+    def __init__(self, connection: AnyConnection, now: datetime) -> None:
         self._connection = connection
         self._now = now
 
@@ -81,17 +81,18 @@ class Repository:
     async def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
         await self._connection.execute(insert_into(table), rows)
 
+    async def _add_if_new(self, table: Table, row: dict[str, Any]) -> bool:
+        """False where its key is there already."""
+        return (await self._connection.execute(_insert_if_new(table, self._connection.dialect.name), row)).rowcount == 1
+
     async def _change(self, statement: Update, row_id: UUID, changes: dict[str, Any]) -> None:
         await self._connection.execute(statement, {"row_id": row_id, **changes})
-
-    def _insert_into(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """An insert that knows ON CONFLICT, which SQLAlchemy has for each dialect apart."""
-        return postgresql.insert(table) if self._connection.dialect.name == "postgresql" else sqlite.insert(table)
 
     async def _upsert(self, table: Table, values: dict[str, Any]) -> None:
         keys = [column.name for column in table.primary_key]
         rest = {name: value for name, value in values.items() if name not in keys}
-        await self._connection.execute(self._insert_into(table).values(**values).on_conflict_do_update(index_elements=keys, set_=rest))
+        insertion = _insert_into(table, self._connection.dialect.name).values(**values)
+        await self._connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
 # Building a statement costs as much as executing it, so those of a turn's way are built once. What an UPDATE sets comes with its values.
@@ -100,6 +101,16 @@ class Repository:
 @cache
 def insert_into(table: Table) -> Insert:
     return insert(table)
+
+
+@cache
+def _insert_if_new(table: Table, dialect: str) -> Insert:
+    return _insert_into(table, dialect).on_conflict_do_nothing()
+
+
+def _insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """An insert that knows ON CONFLICT, which SQLAlchemy has for each dialect apart."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 @cache
@@ -248,8 +259,7 @@ class Conversations(Repository):
         return int((await self._connection.execute(_take_seqs(), values)).scalar_one()) - number
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None:
-        row = self._insert_into(schema.conversation_members).values(conversation_id=conversation_id, user_id=user_id)
-        await self._connection.execute(row.on_conflict_do_nothing())
+        await self._add_if_new(schema.conversation_members, {"conversation_id": conversation_id, "user_id": user_id})
 
     async def members(self, conversation_id: UUID) -> frozenset[UUID]:
         table = schema.conversation_members
@@ -307,14 +317,16 @@ class Messages(Repository):
     async def save_drafts(self, drafts: Iterable[Draft]) -> None:
         for draft in drafts:
             turns = schema.turns.c
-            still_ours = exists().where(
+            still_ours = select(turns.id).where(
                 turns.id == draft.lease.turn_id,
                 turns.lease_token == draft.lease.token,
                 turns.status == TurnStatus.RUNNING,
                 turns.stream_no == draft.stream_no,
             )
+            # Locked, or a draft that waits for the reply's end would be written over its text. Who holds the turn has newer text anyway.
+            held = exists(still_ours.with_for_update(read=True, skip_locked=True))
             table = schema.messages
-            await self._connection.execute(update(table).where(table.c.id == draft.reply_id, still_ours).values(content=draft.text))
+            await self._connection.execute(update(table).where(table.c.id == draft.reply_id, held).values(content=draft.text))
 
 
 class Attachments(Repository):
@@ -337,10 +349,10 @@ class Attachments(Repository):
 
 
 class Steps(Repository):
-    async def add(self, step: Step) -> None:
+    async def add(self, step: Step) -> bool:
         requests = [dump(request) for request in step.tool_requests]
         values = {**dump(step, "usage", "tool_requests"), **dump(step.usage), "tool_requests": requests}
-        await self._insert(schema.steps, values)
+        return await self._add_if_new(schema.steps, values)
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
         table = schema.steps.c
@@ -393,9 +405,7 @@ class Approvals(Repository):
 class Inbox(Repository):
     async def add(self, entry: InboxEntry, *, user_id: UUID, at: datetime) -> InboxEntry | None:
         row = {**dump(entry.key), "user_id": user_id, "body_sha256": entry.body_sha256, "result": entry.result, "received_at": at}
-        insertion = self._insert_into(schema.inbox).on_conflict_do_nothing().returning(schema.inbox.c.event_id)
-        added = (await self._connection.execute(insertion, row)).first()
-        return None if added else await self._get(entry.key)
+        return None if await self._add_if_new(schema.inbox, row) else await self._get(entry.key)
 
     async def _get(self, key: InboxKey) -> InboxEntry | None:
         row = (await self._connection.execute(select(schema.inbox).where(self._is(key)))).mappings().first()
@@ -429,6 +439,11 @@ class ModelPauses(Repository):
     async def lock_all(self) -> list[ModelPause]:
         return await self._all(ModelPause, _pauses())
 
+    async def hold(self, model: str) -> ModelPause | None:
+        if self._connection.dialect.name == "postgresql":  # where there is no row yet, there is none to lock
+            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 0))))
+        return await self.get(model)
+
     async def put(self, pause: ModelPause) -> None:
         await self._upsert(schema.model_pauses, dump(pause))
 
@@ -447,7 +462,7 @@ class ModelRequests(Repository):
 
     async def lock(self, model: str) -> None:
         if self._connection.dialect.name == "postgresql":  # on SQLite whoever writes has locked everything
-            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 0))))
+            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model, 1))))
 
     async def open_count(self, model: str) -> int:
         table, turns = schema.model_requests, schema.turns

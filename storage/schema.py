@@ -368,7 +368,7 @@ changes = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("origin", Uuid, nullable=False),
-    Column("event", JSON, nullable=False),
+    Column("events", JSON, nullable=False),
     _time("at"),
     sqlite_autoincrement=True,
 )

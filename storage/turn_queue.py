@@ -53,9 +53,11 @@ class TurnQueue(Repository):
         extended = update(_turns).where(_turns.c.status == TurnStatus.RUNNING, held).values(lease_until=lease_until).returning(_turns.c.id)
         return frozenset((await self._connection.execute(extended)).scalars())
 
+    async def has_expired(self, now: datetime) -> bool:
+        return (await self._connection.execute(_expired(now).limit(1))).first() is not None
+
     async def expired(self, now: datetime) -> list[Turn]:
-        query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)
-        return await self._all(Turn, query.with_for_update(skip_locked=True))
+        return await self._all(Turn, _expired(now).with_for_update(skip_locked=True))
 
     async def unfinished(self, conversation_id: UUID) -> list[Turn]:
         return await self._all(Turn, _unfinished(), conversation=conversation_id)
@@ -73,7 +75,7 @@ class TurnQueue(Repository):
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_owner == worker_id)
-        return await self._all(Turn, query)
+        return await self._all(Turn, query.with_for_update())
 
     async def has_suspect(self, now: datetime) -> bool:
         found = await self._connection.execute(select(_turns.c.id).where(_is_claimable(suspects=True)).limit(1), {"moment": now})
@@ -141,3 +143,7 @@ def _is_claimable(*, suspects: bool) -> ColumnElement[bool]:
     )
     due = and_(_turns.c.status == TurnStatus.QUEUED, _turns.c.run_after <= _now)
     return and_(due, is_suspect if suspects else ~is_suspect, ~goes_before)
+
+
+def _expired(now: datetime) -> Select[Any]:
+    return select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)

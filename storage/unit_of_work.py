@@ -7,13 +7,16 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncTransaction
 
-from core.events import StateEvent, to_json
+from core.events import Lagged, StateEvent, to_json
 from core.live import LiveEvents
 from core.ports import Clock
 from storage import repositories, schema
-from storage.failures import told_as_unavailable
+from storage.engine import AnyConnection, Engine
+from storage.failures import told_in_our_words
+from storage.payloads import NOTIFY, pack
+from storage.sqlite import SqliteTransaction
 from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
@@ -25,7 +28,7 @@ WORKERS_KEPT = timedelta(days=1)
 class UnitOfWork:
     """One open transaction."""
 
-    def __init__(self, connection: AsyncConnection, now: datetime) -> None:
+    def __init__(self, connection: AnyConnection, now: datetime) -> None:
         self._connection = connection
         self.now = now
         self.events: list[StateEvent] = []
@@ -53,7 +56,7 @@ class UnitOfWork:
     async def savepoint(self) -> AsyncIterator[None]:
         emitted = len(self.events)
         try:
-            with told_as_unavailable():
+            with told_in_our_words():
                 async with self._connection.begin_nested():
                     yield
         except BaseException:
@@ -64,7 +67,7 @@ class UnitOfWork:
 class Database:
     """The core's Storage port on SQLAlchemy. `process_id` marks this process's own rows in the feed of changes."""
 
-    def __init__(self, *, writer: AsyncEngine, reader: AsyncEngine, live: LiveEvents, clock: Clock, process_id: UUID) -> None:
+    def __init__(self, *, writer: Engine, reader: Engine, live: LiveEvents, clock: Clock, process_id: UUID) -> None:
         self._writer = writer
         self._reader = reader
         self._live = live
@@ -73,19 +76,19 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
-        with told_as_unavailable():
+        with told_in_our_words():
             async with self._reader.begin() as connection:
                 yield UnitOfWork(connection, self._clock.now())
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
-        with told_as_unavailable():
+        with told_in_our_words():
             async with self._writer.connect() as connection:
                 transaction = await connection.begin()
                 unit = UnitOfWork(connection, self._clock.now())
                 try:
                     yield unit
-                    await self._store_changes(connection, unit)
+                    await self._announce(connection, unit)
                 except BaseException:
                     await transaction.rollback()
                     raise
@@ -100,7 +103,7 @@ class Database:
         }
         removed = {}
         for column, age in kept.items():
-            with told_as_unavailable():
+            with told_in_our_words():
                 async with self._writer.begin() as connection:
                     gone = await connection.execute(delete(column.table).where(column < now - age))
                     removed[str(column.table)] = gone.rowcount
@@ -110,7 +113,7 @@ class Database:
         await self._reader.dispose()
         await self._writer.dispose()
 
-    async def _commit(self, transaction: AsyncTransaction, unit: UnitOfWork) -> None:
+    async def _commit(self, transaction: AsyncTransaction | SqliteTransaction, unit: UnitOfWork) -> None:
         """Commits and publishes. Cancellations in between wait: what is stored must also be told."""
         commit = asyncio.ensure_future(transaction.commit())
         try:
@@ -121,8 +124,15 @@ class Database:
                     await asyncio.wait({commit})
             if not commit.cancelled() and commit.exception() is None:
                 self._live.publish(*unit.events)
+            else:
+                self._live.publish(Lagged())  # whether it was committed is unknown
 
-    async def _store_changes(self, connection: AsyncConnection, unit: UnitOfWork) -> None:
-        if unit.events:
-            rows = [{"origin": self._process_id, "event": to_json(event), "at": unit.now} for event in unit.events]
-            await connection.execute(repositories.insert_into(schema.changes), rows)
+    async def _announce(self, connection: AnyConnection, unit: UnitOfWork) -> None:
+        """Lets the other processes know, when it is committed."""
+        if not unit.events:
+            return
+        if connection.dialect.name == "postgresql":
+            await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
+        else:
+            change = {"origin": self._process_id, "events": [to_json(event) for event in unit.events], "at": unit.now}
+            await connection.execute(repositories.insert_into(schema.changes), change)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import empty_sqlite, new_database, postgres
+from tests.postgres import programs as postgres_programs
+
+__all__ = ["empty_sqlite", "new_database", "postgres"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -41,6 +45,7 @@ def _aimock_is_there() -> bool:
 COMPONENTS = {
     "node": Component(is_there=_node_is_new_enough, install="install Node.js 20.15 or newer (as root: bash .ci/run)"),
     "aimock": Component(is_there=_aimock_is_there, install="npm ci, with Node.js 20.15 or newer (as root: bash .ci/run)"),
+    "postgresql": Component(is_there=lambda: postgres_programs() is not None, install="apt-get install postgresql"),
     "tmux": Component(is_there=_found("tmux"), install="apt-get install tmux"),
 }
 

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from core.models import JSON, TokenUsage, ToolRequest
-from core.ports import ModelRequest, RoundEnd, TextChunk
+from core import turns
+from core.ids import new_id
+from core.models import JSON, TokenUsage, ToolRequest, Turn
+from core.ports import ModelRequest, RoundEnd, TextChunk, UnitOfWork
+from core.turns import ClaimRules
 
 USAGE = TokenUsage(tokens_in=10, tokens_out=5, tokens_cached=2, cost=Decimal("0.0010"), estimated=False)
 """What each round of the ScriptedModel costs."""
@@ -153,3 +157,9 @@ def _end(items: Sequence[Item]) -> RoundEnd:
 def _request(call: Call, number: int) -> ToolRequest:
     arguments = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
     return ToolRequest(call_id=call.call_id or f"call_{number}", name=call.name, arguments=arguments)
+
+
+async def claim_one(uow: UnitOfWork, worker: UUID | None = None, *, seconds: float = 60, suspects: bool = False) -> Turn | None:
+    """What a worker with one free slot claims."""
+    rules = ClaimRules(lease_seconds=seconds, suspects=suspects)
+    return next(iter((await turns.claim(uow, worker or new_id(), rules, limit=1)).turns), None)

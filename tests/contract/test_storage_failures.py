@@ -15,8 +15,9 @@ from core import projects
 from core.errors import StorageUnavailable
 from core.ids import new_id
 from core.live import LiveEvents
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url
 from storage.migrate import upgrade
+from storage.sqlite import sqlite_reader, sqlite_writer
 from storage.unit_of_work import Database
 from tests.fakes import ManualClock
 

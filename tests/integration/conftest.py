@@ -1,7 +1,6 @@
 """A whole Onethread in the test's process: a real database, a scripted model, and shorthand for what people do."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -19,8 +18,7 @@ from core.retries import RetryPolicy
 from core.worker import WorkerRules
 from onethread.bootstrap import App, running, working
 from onethread.settings import Settings
-from storage.engine import database_url, sqlite_writer
-from storage.migrate import upgrade
+from tests.databases import NewDatabase
 from tests.fakes import ScriptedModel
 
 _T = TypeVar("_T")
@@ -158,34 +156,20 @@ class World:
 Start = Callable[..., AbstractAsyncContextManager[World]]
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all tables, made once: copying it is faster than migrating anew for each test."""
-    path = tmp_path_factory.mktemp("empty") / "onethread.db"
-
-    async def make() -> None:
-        writer = sqlite_writer(database_url(f"sqlite+aiosqlite:///{path}"))
-        await upgrade(writer)
-        await writer.dispose()
-
-    asyncio.run(make())
-    return path
-
-
 @asynccontextmanager
-async def onethread(directory: Path, model: ScriptedModel | None = None, **overrides: Any) -> AsyncIterator[World]:
-    """Onethread with its database in this directory; keywords replace its parts. The worker runs only inside `working()`."""
+async def onethread(directory: Path, model: ScriptedModel | None = None, *, database: str = "", **overrides: Any) -> AsyncIterator[World]:
+    """Onethread with this database, or one in the directory; keywords replace its parts. The worker runs only inside `working()`."""
     model = model or ScriptedModel()
-    settings = Settings(data_dir=directory, model=MODEL)
+    settings = Settings(data_dir=directory, database_url=database, model=MODEL)
     async with running(settings, **{"model": model, "worker_rules": RULES, "isolated_run": None, **overrides}) as app:
         yield World(app, model, await app.principal())
 
 
 @pytest.fixture
-def start(tmp_path: Path, empty_database: Path) -> Start:
+async def start(tmp_path: Path, new_database: NewDatabase) -> AsyncIterator[Start]:
     """`onethread` on the test's own database."""
-    shutil.copy(empty_database, tmp_path)
-    return partial(onethread, tmp_path)
+    async with new_database() as url:
+        yield partial(onethread, tmp_path, database=url.render_as_string(hide_password=False))
 
 
 @pytest.fixture

@@ -10,8 +10,11 @@ from core.access import Principal
 from core.errors import Conflict, NotFound
 from core.models import AgentStatus, ApprovalStatus, Decision, MessageStatus, Posted, ToolCallState, TurnStatus
 from core.retries import RetryPolicy
+from tests.databases import on_both
 from tests.fakes import Call, ManualClock, ScriptedModel, results, said
 from tests.integration.conftest import Start, World
+
+new_database = on_both
 
 DELETE = Call("delete_task", {"ref": "OT-1"})
 
@@ -43,7 +46,11 @@ async def test_a_turn_that_needs_a_word_waits_without_a_lease(start: Start) -> N
         assert (reply.content, reply.status) == ("May I?", MessageStatus.PROCESSING)
         assert await world.agent_status(posted.conversation_id) == (AgentStatus.WAITING_FOR_USER, "May I run delete_task?")
         assert [call.state for call in await world.tool_calls(posted)] == [ToolCallState.AWAITING_APPROVAL]
-        assert world.app.worker.running == 0
+
+        async def no_slot_is_taken() -> bool:
+            return world.app.worker.running == 0
+
+        await world.until(no_slot_is_taken)
         assert await world.titles() == ["Buy milk", "Tidy up"]
 
 

@@ -36,7 +36,8 @@ from core.tools.registry import Arguments, Hints, Tool, ToolContext, tool
 from core.worker import WorkerRules
 from onethread import logs
 from onethread.bootstrap import SystemClock
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url
+from storage.sqlite import sqlite_reader, sqlite_writer
 from storage.unit_of_work import Database
 from tests.emulators.raw_provider import Ending, RawProvider, Reply, ToolUse
 from tests.fakes import Call, Gate, ScriptedModel
@@ -450,7 +451,11 @@ async def test_an_error_in_a_loop_of_the_worker_is_told_by_its_place_and_the_wor
         gate.open()
         assert (await _ended(world, posted)).status is TurnStatus.SUCCEEDED
 
-    assert "worker.restarted" in "\n".join(watch.records.texts)
+        async def restarted() -> bool:
+            return "worker.restarted" in "\n".join(watch.records.texts)
+
+        await world.until(restarted)
+
     assert watch.leaks() == {}
 
 

@@ -20,8 +20,11 @@ from core.live import LiveEvents
 from core.models import JSON, Decision
 from core.ports import Draft, Lease, UnitOfWork
 from core.text import utf16_cut, utf16_len
+from tests.databases import on_both
 from tests.fakes import Call, Gate
 from tests.integration.conftest import Start, World
+
+new_database = on_both
 
 
 class Viewer:

@@ -485,7 +485,8 @@ async def test_a_busy_model_costs_no_attempts_and_is_asked_again_after_its_pause
 
     assert waits == [5, 10, 20, 40]
     assert (seen.turn.status, seen.turn.error_code, seen.reply.content) == (TurnStatus.SUCCEEDED, None, SAID)
-    assert seen.pause is None
+    assert seen.pause
+    assert (seen.pause.paused_until, seen.pause.at_once) == (desk.clock.now(), 2)
     assert desk.requests == 5
 
 

@@ -7,8 +7,11 @@ from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, NotFound, RateLimited
 from core.messages import PostingRules
 from core.models import AgentStatus, InboxKey, MessageStatus, Role, TurnStatus
+from tests.databases import on_both
 from tests.fakes import Call, Gate, ManualClock, ScriptedModel, said
 from tests.integration.conftest import MODEL, Start, World
+
+new_database = on_both
 
 
 async def test_a_post_stores_the_message_and_a_pending_reply_without_asking_the_model(world: World) -> None:

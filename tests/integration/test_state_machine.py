@@ -32,6 +32,7 @@ from core.drafts import Drafts
 from core.errors import Conflict, LeaseLost, ModelBusy, ModelError, ModelFaltered, ModelRefused, NotFound, RateLimited
 from core.events import TurnChanged
 from core.ids import new_id
+from core.limits import ModelLimits
 from core.live import LiveEvents, Subscription
 from core.models import (
     AgentStatus,
@@ -49,10 +50,11 @@ from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Toolset
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url
 from storage.migrate import upgrade
+from storage.sqlite import sqlite_reader, sqlite_writer
 from storage.unit_of_work import Database, UnitOfWork
-from tests.fakes import CUT, Call, Item, ManualClock, ScriptedModel
+from tests.fakes import CUT, Call, Item, ManualClock, ScriptedModel, claim_one
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 LEASE_SECONDS = 60.0
@@ -443,7 +445,7 @@ class Turns(RuleBasedStateMachine):
         wanted = self.claimable(suspects=suspects)
 
         async def work(uow: UnitOfWork) -> Turn | None:
-            return await turns.claim(uow, self.workers[worker], lease_seconds=LEASE_SECONDS, suspects=suspects, policy=POLICY)
+            return await claim_one(uow, self.workers[worker], seconds=LEASE_SECONDS, suspects=suspects)
 
         turn = self.write(work)
         assert (turn.id if turn else None) == wanted
@@ -458,17 +460,22 @@ class Turns(RuleBasedStateMachine):
     def claimable(self, *, suspects: bool) -> UUID | None:
         """What should be claimed next, found the slow way."""
         stored = self.read(lambda uow: uow.turns.of_ids(list(self.turns)))
-        pauses = {row[0]: _time(row[1]) for row in self.query("SELECT model, paused_until FROM model_pauses")}
+        pauses = {row[0]: (_time(row[1]), row[2]) for row in self.query("SELECT model, paused_until, at_once FROM model_pauses")}
         running = Counter(turn.author_id for turn in stored if turn.status is TurnStatus.RUNNING)
+        asking = Counter(turn.model for turn in stored if turn.status is TurnStatus.RUNNING)
         now = self.clock.now()
         ready = []
         for turn in stored:
             others = [each for each in stored if each.conversation_id == turn.conversation_id and each.id != turn.id]
             blocked = any(each.status in ACTIVE or (each.status is TurnStatus.QUEUED and each.seq < turn.seq) for each in others)
-            due = turn.status is TurnStatus.QUEUED and turn.run_after <= now and pauses.get(turn.model, now) <= now
+            due = turn.status is TurnStatus.QUEUED and turn.run_after <= now and self.may_be_asked(turn.model, pauses, asking)
             if due and not blocked and (turn.rescues >= 2) is suspects:
                 ready.append((running[turn.author_id], turn.created_at, turn.id))
         return min(ready)[2] if ready else None
+
+    def may_be_asked(self, model: str, pauses: dict[str, tuple[datetime, int]], asking: Counter[str]) -> bool:
+        paused_until, at_once = pauses.get(model, (self.clock.now(), 1))
+        return paused_until <= self.clock.now() and (at_once == 1 or asking[model] < at_once)
 
     def stored(self, turn_id: UUID) -> Turn:
         turn = self.read(lambda uow: uow.turns.get(turn_id))
@@ -568,7 +575,7 @@ class Turns(RuleBasedStateMachine):
         if not self.held:
             return
         held = self.pick(self.held, which)
-        self.write(lambda uow: turns.begin_stream(uow, held.job.lease, text="", status_message="Asking …"))
+        self.write(lambda uow: turns.begin_stream(uow, held.job.lease, text="", limits=ModelLimits()))
 
     def zombie(self, which: int, _: int) -> None:
         """A worker that does not know that its lease is lost may write nothing."""

@@ -1,4 +1,4 @@
-"""Two real processes on one SQLite file: what one does, the other shows, soon and exactly.
+"""Two real processes on one database: what one does, the other shows, soon and exactly.
 
 The test is one of them; the other runs this file as a program: it works on turns with a model that says what the test writes to it.
 """
@@ -22,12 +22,14 @@ from core.ports import ModelRequest, RoundEnd, TextChunk
 from core.worker import WorkerRules
 from onethread.bootstrap import App, running, working
 from onethread.settings import Settings
+from tests.databases import BOTH, NewDatabase, databases_of, on_both
 from tests.fakes import USAGE
 from tests.fakes import said as said_in
 from tests.integration.conftest import World, onethread
 from tests.integration.test_live import watching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+new_database = on_both
 ROOT = Path(__file__).parents[2]
 LONG = 60.0
 """The worker's own looking around is so rare that only an announcement can be what wakes it."""
@@ -52,8 +54,8 @@ class Other:
 
 
 @asynccontextmanager
-async def another_process(directory: Path) -> AsyncIterator[Other]:
-    command = (sys.executable, "-m", "tests.integration.test_two_processes", str(directory))
+async def another_process(directory: Path, database: str) -> AsyncIterator[Other]:
+    command = (sys.executable, "-m", "tests.integration.test_two_processes", str(directory), database)
     with (directory / "other.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log
@@ -75,11 +77,22 @@ class Pair:
     there: Other
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def shared_database(request: pytest.FixtureRequest, directory: Path) -> NewDatabase:
+    return databases_of(request, directory)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    directory = tmp_path_factory.mktemp("shared")
-    async with onethread(directory) as here, another_process(directory) as there:
-        yield Pair(here, there)
+async def pair(shared_database: NewDatabase, directory: Path) -> AsyncIterator[Pair]:
+    async with shared_database() as url:
+        address = url.render_as_string(hide_password=False)
+        async with onethread(directory, database=address) as here, another_process(directory, address) as there:
+            yield Pair(here, there)
 
 
 async def test_a_message_posted_in_one_process_appears_in_the_other(pair: Pair) -> None:
@@ -93,7 +106,7 @@ async def test_a_message_posted_in_one_process_appears_in_the_other(pair: Pair) 
         await viewer.until("llm_complete", seconds=2)
 
 
-async def test_a_reply_of_the_other_process_grows_by_its_drafts_and_ends_exactly(pair: Pair) -> None:
+async def test_a_reply_of_the_other_process_grows_and_ends_exactly(pair: Pair) -> None:
     chat = await pair.here.chat()
     async with watching(pair.here, chat.id) as viewer:
         posted, said = await pair.here.post(chat.id, "Hello"), ""
@@ -131,10 +144,10 @@ async def test_a_turn_posted_here_wakes_the_worker_there_at_once(pair: Pair) -> 
     assert min(waits) < 0.5
 
 
-async def test_a_turn_of_a_killed_process_is_answered_by_another(tmp_path: Path) -> None:
-    async with onethread(tmp_path) as world:
+async def test_a_turn_of_a_killed_process_is_answered_by_another(tmp_path: Path, new_database: NewDatabase) -> None:
+    async with new_database() as url, onethread(tmp_path, database=(address := url.render_as_string(hide_password=False))) as world:
         posted = await world.post((await world.chat()).id, "Hello")
-        async with another_process(tmp_path) as other:
+        async with another_process(tmp_path, address) as other:
             await other.says("asked Hello")
             other.tell("die")
         turn = await world.turn(posted)
@@ -172,10 +185,11 @@ class _Told:
         return 128_000
 
 
-async def _main(directory: Path) -> None:
+async def _main(directory: Path, database: str) -> None:
     model = _Told()
     rules = replace(WorkerRules(), poll_seconds=LONG)
-    async with running(Settings(data_dir=directory, model="one/model"), model=model, worker_rules=rules) as app, working(app):
+    settings = Settings(data_dir=directory, database_url=database, model="one/model")
+    async with running(settings, model=model, worker_rules=rules) as app, working(app):
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         _say("ready")
@@ -203,4 +217,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main(Path(sys.argv[1]), sys.argv[2]))

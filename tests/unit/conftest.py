@@ -14,8 +14,9 @@ from core.live import LiveEvents
 from core.messages import PostingRules
 from core.models import User
 from core.ports import UnitOfWork
-from storage.engine import database_url, sqlite_reader, sqlite_writer
+from storage.engine import database_url
 from storage.schema import metadata
+from storage.sqlite import sqlite_reader, sqlite_writer
 from storage.unit_of_work import Database
 from tests.fakes import ManualClock
 

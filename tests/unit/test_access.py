@@ -14,10 +14,10 @@ from core.ids import new_id
 from core.live import LiveEvents
 from core.models import Conversation, Decision, Posted, ToolCall, ToolCallState
 from core.ports import Lease, TaskFilter, UnitOfWork
-from core.retries import RetryPolicy
 from core.tools.agent import search
 from core.tools.registry import ToolContext
 from core.tools.tasks import create_task, delete_task, get_task, list_tasks, update_task
+from tests.fakes import claim_one
 from tests.unit.conftest import Desk
 
 Work = Callable[[UnitOfWork], Awaitable[object]]
@@ -65,7 +65,7 @@ async def test_a_private_conversation_of_another_is_not_there_in_any_service(des
 async def _parked(desk: Desk, posted: Posted) -> UUID:
     """Lets the turn wait for an approval; gives its id."""
     async with desk.storage.write() as uow:
-        turn = await turns.claim(uow, new_id(), lease_seconds=60, suspects=False, policy=RetryPolicy())
+        turn = await claim_one(uow)
         assert turn
         assert turn.id == posted.turn_id
         call = ToolCall(

@@ -1,4 +1,4 @@
-"""What models can take: requests counted, pauses that end step by step, workers that say whom they cannot serve"""
+"""What models can take: requests counted, pauses that end step by step, workers that tell whom they cannot ask"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,17 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Both tables hold only what lasts for minutes.
+    # These tables hold only what lasts for minutes.
+    op.drop_table("changes")
+    op.create_table(
+        "changes",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("origin", sa.Uuid(), nullable=False),
+        sa.Column("events", sa.JSON(), nullable=False),
+        sa.Column("at", storage.schema.UtcDateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_changes")),
+        sqlite_autoincrement=True,
+    )
     op.execute("DELETE FROM workers")
     op.execute("DELETE FROM model_pauses")
     with op.batch_alter_table("workers", schema=None) as batch_op:

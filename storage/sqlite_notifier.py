@@ -8,9 +8,8 @@ from uuid import UUID
 
 import aiosqlite
 import structlog
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.events import Event, Lagged, TextDelta, from_json
 from core.live import LiveEvents
@@ -18,6 +17,7 @@ from core.logs import place_of
 from core.models import TurnStatus
 from core.text import utf16_len
 from storage import schema
+from storage.engine import Engine
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 1.0
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 class SqliteNotifier:
     """Publishes the events of other processes here. Text of their replies comes from the drafts that they store once a second."""
 
-    def __init__(self, *, path: str, reader: AsyncEngine, live: LiveEvents, process_id: UUID) -> None:
+    def __init__(self, *, path: str, reader: Engine, live: LiveEvents, process_id: UUID) -> None:
         self._path = path
         self._reader = reader
         self._live = live
@@ -68,11 +68,14 @@ class SqliteNotifier:
                 _log.warning("notifier.lagged", missed=rows[0].id - self._last_id - 1)
                 self._live.publish(Lagged())
             self._last_id = rows[-1].id
-            self._live.publish(*(_event(row.event) for row in rows if row.origin != self._process_id))
+            self._live.publish(*(_event(stored) for row in rows for stored in row.events or ()))
         await self._follow_drafts(self._live.followed)
 
     async def _read_changes(self) -> list[Row[Any]]:
-        query = select(schema.changes).where(schema.changes.c.id > self._last_id).order_by(schema.changes.c.id).limit(_BATCH)
+        """The events of this process's own changes are left out: it published them itself."""
+        change = schema.changes.c
+        of_others = case((change.origin != self._process_id, change.events)).label("events")
+        query = select(change.id, of_others).where(change.id > self._last_id).order_by(change.id).limit(_BATCH)
         async with self._reader.begin() as connection:
             return list(await connection.execute(query))
 

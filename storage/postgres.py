@@ -1,0 +1,82 @@
+"""Connections to PostgreSQL: how they are opened, what bounds them, and how a dead one is noticed without asking it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from core.errors import InvalidInput, StorageUnavailable
+from storage.failures import sentence_of
+
+WRITERS = 10
+READERS = 5
+CONNECT_SECONDS = 10.0
+_POOL_SECONDS = 30
+_STATEMENTS_KEPT = 500
+_BOUNDS = {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",  # no statement here runs long enough to be worth compiling
+}
+_CHECK = "Check that it runs, and ONETHREAD_DATABASE_URL."
+_SESSION_ENDED = ("08", "57P", "25006")
+"""The beginnings of SQLSTATEs after which only a new connection helps; 25006: this server was demoted, another one takes the writes."""
+
+
+def postgres_writer(url: URL) -> AsyncEngine:
+    """A pool for transactions that see what others commit meanwhile (READ COMMITTED) and hold the rows that they change."""
+    return _pool(lambda: connect(url, "onethread"), size=WRITERS)
+
+
+def postgres_reader(url: URL) -> AsyncEngine:
+    """A pool for consistent views that cannot write."""
+    view = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+    return _pool(lambda: connect(url, "onethread reader", **view), size=READERS)
+
+
+async def connect(url: URL, name: str, **server_settings: str) -> asyncpg.Connection:
+    """A connection of its own; raises StorageUnavailable, or InvalidInput for an address with parameters that make no sense."""
+    # asyncpg reads the address itself: it knows all that libpq allows there, such as several hosts, sslmode, and PGPASSWORD.
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        settings = {"application_name": name, **_BOUNDS, **server_settings}
+        return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
+    except asyncpg.PostgresError as error:
+        raise StorageUnavailable(sentence_of(error.sqlstate) or f"The database refuses connections ({error.sqlstate}).") from None
+    except TimeoutError:
+        raise StorageUnavailable(f"The database server does not answer. {_CHECK}") from None
+    except OSError as error:
+        raise StorageUnavailable(f"The database server cannot be reached ({error.strerror or 'no connection'}). {_CHECK}") from None
+    except (asyncpg.InterfaceError, ValueError):
+        raise InvalidInput("ONETHREAD_DATABASE_URL has parameters that PostgreSQL does not know, or that do not fit together.") from None
+
+
+def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> AsyncEngine:
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        hide_parameters=True,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
+        pool_use_lifo=True,  # those in use have their statements prepared
+        connect_args={"async_creator_fn": open_connection, "prepared_statement_cache_size": _STATEMENTS_KEPT},
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:
+        # The server's goodbye was heard already, so that no ping on each checkout is needed. The pool opens another connection.
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _on_error(context: ExceptionContext) -> None:
+        state = getattr(context.original_exception, "sqlstate", None) or ""
+        if state.startswith(_SESSION_ENDED):
+            context.is_disconnect = True
+
+    return engine

@@ -1,0 +1,208 @@
+"""SQLite: one process writes in order, many processes share a file, and a statement costs microseconds.
+
+Statements run right in the event loop's thread: one takes 20-30 µs there, and 200 µs by way of a thread of its own and a greenlet, as
+docs/decisions/0005 measures. What may really wait goes to a thread: opening, committing (the disk), and statements marked LONG.
+"""
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection, CursorResult, Executable, RootTransaction, create_engine, event
+from sqlalchemy import Engine as SyncEngine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from core.errors import StorageUnavailable
+
+READERS = 5
+BUSY_SECONDS = 10.0
+POOL_SECONDS = 60.0
+LONG: Any = {"long": True}
+"""Execution options of a statement that may go through much of the database: it does not hold up the event loop."""
+_T = TypeVar("_T")
+
+
+def sqlite_writer(url: URL) -> "SqliteEngine":
+    """One connection for each process: its queue is the order of writing. Every transaction takes the file's write lock when it begins."""
+    folder = Path(url.database or "").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"The database's folder {str(folder)!r} cannot be made ({error.strerror}). Set ONETHREAD_DATA_DIR to another."
+        ) from None
+    return SqliteEngine(url, connections=1, reads_only=False)
+
+
+def sqlite_reader(url: URL) -> "SqliteEngine":
+    """A pool for consistent views that cannot write."""
+    return SqliteEngine(url, connections=READERS, reads_only=True)
+
+
+class SqliteEngine:
+    """What storage uses of SQLAlchemy's AsyncEngine, for a file."""
+
+    def __init__(self, url: URL, *, connections: int, reads_only: bool) -> None:
+        self._engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            hide_parameters=True,
+            pool_size=connections,
+            max_overflow=0,
+            pool_reset_on_return=None,  # a connection comes back committed or rolled back
+            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_SECONDS},
+        )
+        self._reads_only = reads_only
+        self._free = asyncio.Semaphore(connections)
+        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="sqlite")
+        event.listen(self._engine, "connect", partial(_prepare, reads_only=reads_only))
+
+    @property
+    def sync_engine(self) -> SyncEngine:
+        return self._engine
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator["SqliteConnection"]:
+        await self._queue()
+        try:
+            if not self._engine.pool.checkedin():  # type: ignore[attr-defined]  # of a QueuePool, which this is
+                await _in_thread(self._threads, self._open)
+            with self._engine.connect() as connection:
+                yield SqliteConnection(connection, self._threads, reads_only=self._reads_only)
+        finally:
+            self._free.release()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["SqliteConnection"]:
+        """A transaction, committed at the end, rolled back by an exception."""
+        async with self.connect() as connection:
+            transaction = await connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    async def dispose(self) -> None:
+        await _in_thread(self._threads, self._engine.dispose)
+        self._threads.shutdown(wait=False)
+
+    async def _queue(self) -> None:
+        try:
+            async with asyncio.timeout(POOL_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise PoolTimeout from None
+
+    def _open(self) -> None:
+        """Leaves an open connection in the pool."""
+        with self._engine.connect():
+            pass
+
+
+class SqliteConnection:
+    """What storage uses of SQLAlchemy's AsyncConnection."""
+
+    def __init__(self, connection: Connection, threads: ThreadPoolExecutor, *, reads_only: bool) -> None:
+        self._connection = connection
+        self._threads = threads
+        self._reads_only = reads_only
+        self.dialect = connection.dialect
+
+    async def begin(self) -> "SqliteTransaction":
+        transaction = self._connection.begin()
+        try:
+            await self._lock("BEGIN" if self._reads_only else "BEGIN IMMEDIATE")
+        except BaseException:
+            transaction.rollback()
+            raise
+        return SqliteTransaction(transaction, self._driver, self._threads)
+
+    @property
+    def _driver(self) -> sqlite3.Connection:
+        driver: Any = self._connection.connection.driver_connection
+        return cast(sqlite3.Connection, driver)
+
+    @asynccontextmanager
+    async def begin_nested(self) -> AsyncIterator[None]:
+        with self._connection.begin_nested():
+            yield
+
+    async def execute(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> CursorResult[Any]:
+        if execution_options is LONG:
+            return await self.run_sync(lambda connection: connection.execute(statement, parameters))
+        return self._connection.execute(statement, parameters)
+
+    async def exec_driver_sql(self, statement: str, parameters: Any = None) -> CursorResult[Any]:
+        return self._connection.exec_driver_sql(statement, parameters)
+
+    async def run_sync(self, work: Callable[[Connection], _T]) -> _T:
+        """Lets `work` use the connection in a thread. A cancellation interrupts what it is doing in the database."""
+        return await _in_thread(self._threads, partial(work, self._connection), on_cancel=self._driver.interrupt)
+
+    async def _lock(self, begin: str) -> None:
+        """Waits for other processes without holding up the event loop, which SQLite's own waiting would."""
+        deadline, pause = asyncio.get_running_loop().time() + BUSY_SECONDS, 0.001
+        while True:
+            try:
+                self._connection.exec_driver_sql(begin)
+                return
+            except OperationalError as error:
+                if not _is_busy(error) or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 2, 0.05)
+
+
+class SqliteTransaction:
+    def __init__(self, transaction: RootTransaction, driver: sqlite3.Connection, threads: ThreadPoolExecutor) -> None:
+        self._transaction = transaction
+        self._driver = driver
+        self._threads = threads
+        self._changes = driver.total_changes
+
+    async def commit(self) -> None:
+        """Waits for the disk in a thread, where there is something to store."""
+        if self._driver.total_changes == self._changes:
+            self._transaction.commit()
+        else:
+            await _in_thread(self._threads, self._transaction.commit)
+
+    async def rollback(self) -> None:
+        self._transaction.rollback()
+
+
+def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: bool) -> None:
+    # FULL: what was acknowledged is on the disk, also when the power fails. NORMAL would only survive a killed process.
+    pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
+    # The writer waits in SqliteConnection._lock. A reader never waits for a writer, only, rarely, for a file that is being recovered.
+    pragmas += ["query_only=ON", "busy_timeout=1000"] if reads_only else ["busy_timeout=0"]
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _is_busy(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], _T], *, on_cancel: Callable[[], None] | None = None) -> _T:
+    """Cancelled, it ends only when the thread has let go of the connection."""
+    running = asyncio.get_running_loop().run_in_executor(threads, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if on_cancel:
+            on_cancel()
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        _ = running.exception()  # taken, or asyncio would print its text
+        raise
