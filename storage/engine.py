@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util.concurrency import in_greenlet
 
 from core.errors import InvalidInput, StorageUnavailable
+from storage.texts import clean_parameters_of, json_text
 
 BUSY_TIMEOUT_MS = 10_000
 READERS = 5
@@ -72,7 +73,8 @@ def sqlite_reader(url: URL) -> AsyncEngine:
 
 
 def _sqlite(url: URL, *, begin: str, pragmas: tuple[str, ...], **pool: Any) -> AsyncEngine:
-    engine = create_async_engine(url, hide_parameters=True, **pool)
+    engine = create_async_engine(url, hide_parameters=True, json_serializer=json_text, **pool)
+    clean_parameters_of(engine)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
