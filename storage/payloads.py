@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from core.events import Event, Lagged, StateEvent, TextDelta, from_json, to_json
-from core.text import utf16_len
+from core.text import clean, utf16_len
 
 NOTIFY = "SELECT pg_notify('onethread', payload) FROM unnest($1::text[]) AS payload"
 """Takes a list of payloads. Inside a transaction they are sent when it commits."""
@@ -58,9 +58,9 @@ def _texts(events: Iterable[StateEvent | TextDelta]) -> Iterable[str]:
 
 
 def _pieces(delta: TextDelta) -> Iterable[list[object]]:
-    offset = delta.offset
-    for begin in range(0, len(delta.text), _MAX_CHARACTERS):
-        text = delta.text[begin : begin + _MAX_CHARACTERS]
+    whole, offset = clean(delta.text), delta.offset
+    for begin in range(0, len(whole), _MAX_CHARACTERS):
+        text = whole[begin : begin + _MAX_CHARACTERS]
         yield [delta.conversation_id.hex, delta.message_id.hex, delta.stream_no, offset, text]
         offset += utf16_len(text)
 

@@ -1,7 +1,7 @@
 """SQLite: one process writes in order, many processes share a file, and a statement costs microseconds.
 
 Statements run right in the event loop's thread: one takes 20-30 µs there, and 200 µs by way of a thread of its own and a greenlet, as
-docs/decisions/0005 measures. What may really wait goes to a thread: opening, committing (the disk), and statements marked LONG.
+docs/decisions/0006 measures. What may really wait goes to a thread: opening, committing (the disk), and statements marked LONG.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core.errors import StorageUnavailable
+from storage.texts import clean_parameters_of, json_text
 
 READERS = 5
 BUSY_SECONDS = 10.0
@@ -54,6 +55,7 @@ class SqliteEngine:
         self._engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
             hide_parameters=True,
+            json_serializer=json_text,
             pool_size=connections,
             max_overflow=0,
             pool_reset_on_return=None,  # a connection comes back committed or rolled back
@@ -62,6 +64,7 @@ class SqliteEngine:
         self._reads_only = reads_only
         self._free = asyncio.Semaphore(connections)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="sqlite")
+        clean_parameters_of(self._engine)
         event.listen(self._engine, "connect", partial(_prepare, reads_only=reads_only))
 
     @property
