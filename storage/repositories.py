@@ -226,13 +226,13 @@ class Conversations(Repository):
     async def find(self, conversation_id: UUID) -> Conversation | None:
         return await self._one(Conversation, _conversation(), row_id=conversation_id)
 
-    async def page(self, principal: Principal, *, limit: int, offset: int) -> list[Conversation]:
+    async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
-        query = _conversations().where(_visible_to(principal)).order_by(*newest_first).limit(limit).offset(offset)
-        return await self._all(Conversation, query)
+        listed = _conversations().where(_visible_to(principal), _is_archived(archived))
+        return await self._all(Conversation, listed.order_by(*newest_first).limit(limit).offset(offset))
 
-    async def count(self, principal: Principal) -> int:
-        query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal))
+    async def count(self, principal: Principal, *, archived: bool = False) -> int:
+        query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal), _is_archived(archived))
         return int((await self._connection.execute(query)).scalar_one())
 
     async def update(self, conversation_id: UUID, **changes: Any) -> None:
@@ -535,6 +535,11 @@ def _conversations() -> Select[Any]:
     tasks = schema.tasks
     columns = (*schema.conversations.c, tasks.c.id.label("task_id"), tasks.c.ref.label("task_ref"))
     return select(*columns).outerjoin(tasks, tasks.c.conversation_id == schema.conversations.c.id)
+
+
+def _is_archived(archived: bool) -> ColumnElement[bool]:
+    archived_at = schema.conversations.c.archived_at
+    return archived_at.is_not(None) if archived else archived_at.is_(None)
 
 
 def _visible_tasks(principal: Principal) -> Select[Any]:
