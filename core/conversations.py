@@ -115,6 +115,10 @@ async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -
     conversation = await get(uow, principal, conversation_id)
     if conversation.task_ref:
         raise Conflict(f"This conversation belongs to {conversation.task_ref}. Delete the task instead.")
+    await remove(uow, conversation_id)
+
+
+async def remove(uow: UnitOfWork, conversation_id: UUID) -> None:
     await turns.cancel_all(uow, conversation_id)
     await uow.conversations.delete(conversation_id)
     uow.emit(ConversationDeleted(conversation_id=conversation_id))

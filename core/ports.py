@@ -173,6 +173,14 @@ class Conversations(Protocol):
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None: ...
     async def members(self, conversation_id: UUID) -> frozenset[UUID]: ...
     async def delete(self, conversation_id: UUID) -> None: ...
+    async def unused_since(self, moment: datetime, *, after: UUID | None, limit: int) -> list[Conversation]:
+        """Those in which nothing happened or changed since, without a task or with a finished one, and without unfinished turns.
+
+        By id, beginning behind `after`; held until the transaction ends.
+        """
+        ...
+
+    async def count_unused_since(self, moment: datetime) -> int: ...
 
 
 class Messages(Protocol):
@@ -431,4 +439,8 @@ class Storage(Protocol):
 
     async def prune(self, now: datetime) -> Mapping[str, int]:
         """Removes what is only kept for a while; rows removed, by table."""
+        ...
+
+    async def prunable(self, now: datetime) -> Mapping[str, int]:
+        """What `prune` would remove."""
         ...

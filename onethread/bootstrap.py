@@ -153,7 +153,7 @@ class _Parts:
             live=self.live,
             clock=clock,
             worker=worker,
-            ticks=Ticks(storage, clock, worker_rules.retries),
+            ticks=Ticks(storage, clock, worker_rules.retries, kept=settings.kept),
             rules=PostingRules(default_model=settings.default_model, messages_per_minute=settings.messages_per_minute),
         )
 

@@ -141,11 +141,18 @@ def db_upgrade() -> None:
 
 
 @db.command("prune")
-def db_prune() -> None:
-    """Remove what is only kept for a while, and print how many rows of each table went."""
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only print what would go.")
+def db_prune(dry_run: bool) -> None:
+    """Remove what is only kept for a while, and print how many rows of each table went.
+
+    With ONETHREAD_RETENTION_DAYS also conversations that nobody used for so long, with their finished tasks and their files. What they
+    cost stays known.
+    """
+    from core import retention
 
     async def prune(app: "App") -> None:
-        for table, rows in sorted((await app.storage.prune(app.clock.now())).items()):
+        work = retention.prunable if dry_run else retention.prune
+        for table, rows in sorted((await work(app.storage, app.clock, app.settings.kept)).items()):
             click.echo(f"{table}: {rows}")
 
     _run_in_app(prune)

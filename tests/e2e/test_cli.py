@@ -164,7 +164,20 @@ def test_projects_are_added_edited_and_listed(prompt: Prompt) -> None:
 
 
 def test_prune_tells_the_rows_of_each_table(prompt: Prompt) -> None:
-    assert prompt.run("db", "prune").out == "changes: 0\ninbox: 0\nworkers: 0\n"
+    assert prompt.run("db", "prune").out == "changes: 0\nconversations: 0\ninbox: 0\nmodel_requests: 0\nworkers: 0\n"
+
+
+def test_prune_removes_what_nobody_used_and_a_dry_run_only_tells(shell: Shell, prompt: Prompt) -> None:
+    shell.run("chat", "--json", stdin="hello\n", ONETHREAD_MODEL="openai/gpt-4o")
+    with sqlite3.connect(shell.data_dir / "onethread.db") as connection:
+        for table in ("conversations", "messages"):
+            connection.execute(f"UPDATE {table} SET updated_at = '2020-01-01 00:00:00.000000'")
+    connection.close()
+
+    assert "conversations: 0\n" in prompt.run("db", "prune").out
+    for arguments, number in ((["--dry-run"], 1), ([], 1), ([], 0)):
+        pruned = prompt.run("db", "prune", *arguments, ONETHREAD_RETENTION_DAYS="365")
+        assert f"conversations: {number}\n" in pruned.out
 
 
 # --- doctor ---
