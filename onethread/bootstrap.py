@@ -33,6 +33,7 @@ from onethread.settings import Settings
 from storage.engine import database_url, sqlite_reader, sqlite_writer
 from storage.migrate import upgrade
 from storage.notifier import SqliteNotifier
+from storage.transfer import Transfer
 from storage.unit_of_work import Database
 
 _RESTART_SECONDS = 1.0
@@ -56,6 +57,7 @@ class App:
     worker: Worker
     ticks: Ticks
     rules: PostingRules
+    transfer: Transfer
 
     async def person(self, name: str = "") -> User:
         """The user of that name, or the local admin; raises NotFound."""
@@ -155,6 +157,7 @@ class _Parts:
             worker=worker,
             ticks=Ticks(storage, clock, worker_rules.retries, kept=settings.kept),
             rules=PostingRules(default_model=settings.default_model, messages_per_minute=settings.messages_per_minute),
+            transfer=Transfer(writer=self.writer, reader=self.reader, clock=clock),
         )
 
     async def close(self) -> None:
