@@ -20,28 +20,35 @@ async def upgrade(writer: AsyncEngine) -> str | None:
             return await connection.run_sync(_upgrade)
 
 
+def config(connection: Connection) -> Config:
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    settings.attributes["connection"] = connection
+    return settings
+
+
 def _upgrade(connection: Connection) -> str | None:
+    settings = config(connection)
+    scripts = ScriptDirectory.from_config(settings)
     present = MigrationContext.configure(connection).get_current_revision()
     if present is not None and present not in revisions():
         raise StorageUnavailable("The database was made by a newer version of Onethread. Update the program, or use another database.")
-    if present != head():
-        settings = _config()
-        settings.attributes["connection"] = connection
+    if present != scripts.get_current_head():
         command.upgrade(settings, "head")
     return present
 
 
 def head() -> str:
     """The revision that this version of the program works with."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    return _scripts().get_current_head() or ""
 
 
 def revisions() -> frozenset[str]:
     """All that this version of the program knows, the older ones too."""
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
-def _config() -> Config:
+def _scripts() -> ScriptDirectory:
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return settings
+    return ScriptDirectory.from_config(settings)
