@@ -30,7 +30,7 @@ from storage.transfer import TABLES, Transfer
 from storage.unit_of_work import Database
 from tests.fakes import ManualClock
 
-Adapter = Callable[[Path], AbstractAsyncContextManager[tuple[AsyncEngine, AsyncEngine]]]
+Opening = AbstractAsyncContextManager[tuple[AsyncEngine, AsyncEngine]]
 
 
 @asynccontextmanager
@@ -44,8 +44,8 @@ async def _sqlite(directory: Path) -> AsyncIterator[tuple[AsyncEngine, AsyncEngi
         await writer.dispose()
 
 
-ADAPTERS: dict[str, Adapter] = {"sqlite": _sqlite}
-"""A writer and a reader on a new database."""
+ADAPTERS: dict[str, Callable[[pytest.FixtureRequest, Path], Opening]] = {"sqlite": lambda _, directory: _sqlite(directory)}
+"""A writer and a reader on a new database; the directory is for those that are files, the request for those that want a server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,8 @@ class Place:
 
 
 @asynccontextmanager
-async def place(adapter: str, directory: Path) -> AsyncIterator[Place]:
-    async with ADAPTERS[adapter](directory) as (writer, reader):
+async def place(opening: Opening) -> AsyncIterator[Place]:
+    async with opening as (writer, reader):
         await upgrade(writer)
         clock = ManualClock()
         storage = Database(writer=writer, reader=reader, live=LiveEvents(), clock=clock, process_id=new_id())
@@ -86,14 +86,24 @@ async def place(adapter: str, directory: Path) -> AsyncIterator[Place]:
 
 
 @pytest.fixture(params=ADAPTERS)
-async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with place(request.param, tmp_path / "source") as opened:
-        yield opened
+def source_opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+    return ADAPTERS[request.param](request, tmp_path / "source")
 
 
 @pytest.fixture(params=ADAPTERS)
-async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    async with place(request.param, tmp_path / "target") as opened:
+def target_opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+    return ADAPTERS[request.param](request, tmp_path / "target")
+
+
+@pytest.fixture
+async def source(source_opening: Opening) -> AsyncIterator[Place]:
+    async with place(source_opening) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def target(target_opening: Opening) -> AsyncIterator[Place]:
+    async with place(target_opening) as opened:
         yield opened
 
 
