@@ -1,4 +1,4 @@
-"""Conversations: made, listed, renamed, given a model, deleted."""
+"""Conversations: made, listed, renamed, given a model, archived, deleted."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -61,12 +61,13 @@ async def get(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> C
     return conversation
 
 
-async def page(uow: UnitOfWork, principal: Principal, *, limit: int = 50, offset: int = 0) -> ConversationPage:
-    """The most recently used first."""
+async def page(uow: UnitOfWork, principal: Principal, *, archived: bool = False, limit: int = 50, offset: int = 0) -> ConversationPage:
+    """The archived ones, or all others; the most recently used first."""
     require(principal, "chat")
-    found = tuple(await uow.conversations.page(principal, limit=limit, offset=offset))
+    found = tuple(await uow.conversations.page(principal, archived=archived, limit=limit, offset=offset))
     counts = await uow.messages.count([each.id for each in found])
-    return ConversationPage(conversations=found, message_counts=counts, total=await uow.conversations.count(principal))
+    total = await uow.conversations.count(principal, archived=archived)
+    return ConversationPage(conversations=found, message_counts=counts, total=total)
 
 
 async def rename(uow: UnitOfWork, principal: Principal, conversation_id: UUID, title: str) -> None:
@@ -90,11 +91,34 @@ async def set_model(uow: UnitOfWork, principal: Principal, conversation_id: UUID
     uow.emit(ConversationChanged(conversation_id=conversation_id))
 
 
+async def archive(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
+    """Leaves it out of lists until somebody writes in it. Its task, if it has one, stays where it is."""
+    conversation = await get(uow, principal, conversation_id)
+    if conversation.archived_at is None:
+        await uow.conversations.update(conversation_id, archived_at=uow.now)
+        uow.emit(ConversationChanged(conversation_id=conversation_id))
+
+
+async def unarchive(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
+    await bring_back(uow, await get(uow, principal, conversation_id))
+
+
+async def bring_back(uow: UnitOfWork, conversation: Conversation) -> None:
+    """Lists it again, where it was archived."""
+    if conversation.archived_at:
+        await uow.conversations.update(conversation.id, archived_at=None)
+        uow.emit(ConversationChanged(conversation_id=conversation.id))
+
+
 async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
     """Removes a conversation for good, after stopping what runs in it."""
     conversation = await get(uow, principal, conversation_id)
     if conversation.task_ref:
         raise Conflict(f"This conversation belongs to {conversation.task_ref}. Delete the task instead.")
+    await remove(uow, conversation_id)
+
+
+async def remove(uow: UnitOfWork, conversation_id: UUID) -> None:
     await turns.cancel_all(uow, conversation_id)
     await uow.conversations.delete(conversation_id)
     uow.emit(ConversationDeleted(conversation_id=conversation_id))

@@ -56,7 +56,7 @@ class AgentStatusChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationChanged:
-    """It was made, or its title, model or task changed."""
+    """It was made, archived or brought back, or its title, model or task changed."""
 
     conversation_id: UUID
 

@@ -64,6 +64,7 @@ def conversation_json(conversation: Conversation) -> JSON:
         "visibility": conversation.visibility.value,
         "agent_status": conversation.agent_status.value,
         "agent_status_message": conversation.agent_status_message,
+        "archived_at": time_json(conversation.archived_at),
         "created_at": time_json(conversation.created_at),
         "updated_at": time_json(conversation.updated_at),
     }

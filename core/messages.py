@@ -67,13 +67,14 @@ async def post(
     await _queue(uow, message, reply, model)
     if titled:
         uow.emit(ConversationChanged(conversation_id=conversation_id))
+    await conversations.bring_back(uow, conversation)
     return posted
 
 
 async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, content: str, *, rules: PostingRules, source: str) -> Posted:
     """Stores a message that asks for no answer; the model reads it with the next one."""
     text = checked(content, rules)
-    await conversations.get(uow, principal, conversation_id)
+    conversation = await conversations.get(uow, principal, conversation_id)
     key = InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
     posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=None, turn_id=None)
     await _taken_in(uow, principal, key, _body(conversation_id, text, ()), posted)
@@ -81,6 +82,7 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
     seq = await uow.conversations.take_seqs(conversation_id, 1)
     message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
     await uow.messages.add(replace(message, status=MessageStatus.COMPLETED))
+    await conversations.bring_back(uow, conversation)
     uow.emit(MessageAdded(conversation_id=conversation_id, message_id=message.id))
     return posted
 

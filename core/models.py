@@ -174,6 +174,8 @@ class Conversation:
     next_seq: int
     window_from_seq: int
     """The model is shown messages from this seq on."""
+    archived_at: datetime | None = None
+    """Since then it is left out of lists, until somebody writes in it."""
     created_at: datetime
     updated_at: datetime
 

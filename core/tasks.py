@@ -98,13 +98,17 @@ async def delete(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
     """Removes the task and its conversation for good, after stopping what runs in it."""
     require(principal, "tasks:write")
     task = await get(uow, principal, ref)
+    await remove(uow, task)
+    return task
+
+
+async def remove(uow: UnitOfWork, task: Task) -> None:
     await turns.cancel_all(uow, task.conversation_id)
     await uow.tasks.delete(task.id)
     uow.emit(
         TaskDeleted(conversation_id=task.conversation_id, task_id=task.id, ref=task.ref),
         ConversationDeleted(conversation_id=task.conversation_id),
     )
-    return task
 
 
 async def _closest(uow: UnitOfWork, principal: Principal, ref: str) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from core import approvals, turns
+from core import approvals, retention, turns
 from core.errors import StorageUnavailable
 from core.logs import place_of
 from core.ports import Clock, Storage
@@ -20,10 +20,14 @@ _log = structlog.get_logger()
 
 
 class Ticks:
-    def __init__(self, storage: Storage, clock: Clock, policy: RetryPolicy, *, rescue_seconds: float = RESCUE_SECONDS) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock, policy: RetryPolicy, *, kept: timedelta | None, rescue_seconds: float = RESCUE_SECONDS
+    ) -> None:
+        """`kept`: how long conversations are kept that nobody uses; None for ever."""
         self._storage = storage
         self._clock = clock
         self._policy = policy
+        self._kept = kept
         self._rescue_seconds = rescue_seconds
         self._scheduler = AsyncIOScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1})
 
@@ -57,7 +61,7 @@ class Ticks:
             _log.info("approvals.expired", number=await approvals.expire(uow))
 
     async def prune(self) -> None:
-        _log.info("storage.pruned", **await self._storage.prune(self._clock.now()))
+        _log.info("storage.pruned", **await retention.prune(self._storage, self._clock, self._kept))
 
 
 def _safe(tick: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:

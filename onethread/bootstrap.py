@@ -34,6 +34,7 @@ from onethread.settings import Settings
 from storage.engine import database_url, engines, is_postgres
 from storage.migrate import upgrade
 from storage.sqlite_notifier import SqliteNotifier
+from storage.transfer import Transfer
 from storage.unit_of_work import Database
 
 _RESTART_SECONDS = 1.0
@@ -57,6 +58,7 @@ class App:
     worker: Worker
     ticks: Ticks
     rules: PostingRules
+    transfer: Transfer
 
     async def person(self, name: str = "") -> User:
         """The user of that name, or the local admin; raises NotFound."""
@@ -163,8 +165,9 @@ class _Parts:
             live=self.live,
             clock=clock,
             worker=worker,
-            ticks=Ticks(storage, clock, worker_rules.retries),
+            ticks=Ticks(storage, clock, worker_rules.retries, kept=settings.kept),
             rules=PostingRules(default_model=settings.default_model, messages_per_minute=settings.messages_per_minute),
+            transfer=Transfer(writer=self.writer, reader=self.reader, clock=clock),
         )
 
     async def close(self) -> None:

@@ -141,14 +141,48 @@ def db_upgrade() -> None:
 
 
 @db.command("prune")
-def db_prune() -> None:
-    """Remove what is only kept for a while, and print how many rows of each table went."""
+@click.option("--dry-run", is_flag=True, help="Remove nothing, only print what would go.")
+def db_prune(dry_run: bool) -> None:
+    """Remove what is only kept for a while, and print how many rows of each table went.
+
+    With ONETHREAD_RETENTION_DAYS also conversations that nobody used for so long, with their finished tasks and their files. What they
+    cost stays known.
+    """
+    from core import retention
 
     async def prune(app: "App") -> None:
-        for table, rows in sorted((await app.storage.prune(app.clock.now())).items()):
+        work = retention.prunable if dry_run else retention.prune
+        for table, rows in sorted((await work(app.storage, app.clock, app.settings.kept)).items()):
             click.echo(f"{table}: {rows}")
 
     _run_in_app(prune)
+
+
+@db.command("export")
+@click.argument("file", metavar="[FILE|-]", default="-")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def db_export(file: str, force: bool) -> None:
+    """Write everything as JSON Lines: a backup, or the way to another database. Others may go on meanwhile.
+
+    Without FILE it goes to standard output. It holds what people wrote, their files, and the hashes of tokens: only you may read FILE.
+    Left out is what lasts for minutes: running workers, the feed of live events, requests to models and their pauses.
+    """
+    from onethread import transfer
+
+    _run_in_app(lambda app: transfer.export(app, file, force=force))
+
+
+@db.command("import")
+@click.argument("file", metavar="FILE|-")
+def db_import(file: str) -> None:
+    """Read what `onethread db export` wrote into a new, empty database; all of it or, if anything is wrong, nothing.
+
+    The file must come from the same version of the tables. Answers that were being written when it was made are begun anew by the next
+    worker. Nothing else may use the database meanwhile.
+    """
+    from onethread import transfer
+
+    _run_in_app(lambda app: transfer.load(app, file))
 
 
 # --- people ----------------------------------------------------------------------------------------------------------

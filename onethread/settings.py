@@ -6,6 +6,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,8 @@ class Settings(BaseSettings):
     """How much each model may be asked, by all workers together: by litellm id, `*` for all that are not named."""
     messages_per_minute: int = Field(60, ge=1)
     """For each user."""
+    retention_days: int | None = Field(None, ge=1, le=36_500)
+    """How long conversations are kept that nobody uses and whose task, if there is one, is finished. Default: for ever."""
 
     @classmethod
     def settings_customise_sources(
@@ -69,6 +72,11 @@ class Settings(BaseSettings):
     def database_shown(self) -> str:
         """The database's address without its password."""
         return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(//[^/:@]*):.*@", r"\1:***@", self.database))
+
+    @property
+    def kept(self) -> timedelta | None:
+        """`retention_days` as a length of time."""
+        return timedelta(days=self.retention_days) if self.retention_days else None
 
     @property
     def default_model(self) -> str:

@@ -33,7 +33,7 @@ def _upgrade(connection: Connection) -> str | None:
     settings = config(connection)
     scripts = ScriptDirectory.from_config(settings)
     present = MigrationContext.configure(connection).get_current_revision()
-    if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
+    if present is not None and present not in revisions():
         raise StorageUnavailable("The database was made by a newer version of Onethread. Update the program, or use another database.")
     if present != scripts.get_current_head():
         command.upgrade(settings, "head")
@@ -52,6 +52,15 @@ def _lock_postgres(connection: Connection) -> None:
 
 def head() -> str:
     """The revision that this version of the program works with."""
+    return _scripts().get_current_head() or ""
+
+
+def revisions() -> frozenset[str]:
+    """All that this version of the program knows, the older ones too."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+def _scripts() -> ScriptDirectory:
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return ScriptDirectory.from_config(settings).get_current_head() or ""
+    return ScriptDirectory.from_config(settings)

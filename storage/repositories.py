@@ -45,6 +45,7 @@ from core.models import (
     Project,
     Step,
     Task,
+    TaskStatus,
     Token,
     TokenUsage,
     ToolCall,
@@ -237,13 +238,13 @@ class Conversations(Repository):
     async def find(self, conversation_id: UUID) -> Conversation | None:
         return await self._one(Conversation, _conversation(), row_id=conversation_id)
 
-    async def page(self, principal: Principal, *, limit: int, offset: int) -> list[Conversation]:
+    async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
-        query = _conversations().where(_visible_to(principal)).order_by(*newest_first).limit(limit).offset(offset)
-        return await self._all(Conversation, query)
+        listed = _conversations().where(_visible_to(principal), _is_archived(archived))
+        return await self._all(Conversation, listed.order_by(*newest_first).limit(limit).offset(offset))
 
-    async def count(self, principal: Principal) -> int:
-        query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal))
+    async def count(self, principal: Principal, *, archived: bool = False) -> int:
+        query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal), _is_archived(archived))
         return int((await self._connection.execute(query)).scalar_one())
 
     async def update(self, conversation_id: UUID, **changes: Any) -> None:
@@ -268,6 +269,16 @@ class Conversations(Repository):
 
     async def delete(self, conversation_id: UUID) -> None:
         await self._connection.execute(delete(schema.conversations).where(schema.conversations.c.id == conversation_id))
+
+    async def unused_since(self, moment: datetime, *, after: UUID | None, limit: int) -> list[Conversation]:
+        query = _conversations().where(_unused_since(moment)).order_by(schema.conversations.c.id).limit(limit)
+        if after is not None:
+            query = query.where(schema.conversations.c.id > after)
+        return await self._all(Conversation, query.with_for_update(skip_locked=True, of=schema.conversations))
+
+    async def count_unused_since(self, moment: datetime) -> int:
+        query = select(func.count()).select_from(schema.conversations).where(_unused_since(moment))
+        return int((await self._connection.execute(query)).scalar_one())
 
 
 class Messages(Repository):
@@ -550,6 +561,24 @@ def _conversations() -> Select[Any]:
     tasks = schema.tasks
     columns = (*schema.conversations.c, tasks.c.id.label("task_id"), tasks.c.ref.label("task_ref"))
     return select(*columns).outerjoin(tasks, tasks.c.conversation_id == schema.conversations.c.id)
+
+
+def _unused_since(moment: datetime) -> ColumnElement[bool]:
+    conversation, message, turn = schema.conversations.c, schema.messages.c, schema.turns.c
+    task = schema.tasks.alias().c
+    in_use = or_(task.status.not_in((TaskStatus.DONE, TaskStatus.CANCELLED)), task.updated_at >= moment)
+    unfinished = turn.status.in_([status for status in TurnStatus if not status.finished])
+    return and_(
+        conversation.updated_at < moment,
+        ~exists().where(task.conversation_id == conversation.id, in_use),
+        ~exists().where(turn.conversation_id == conversation.id, unfinished),
+        ~exists().where(message.conversation_id == conversation.id, message.updated_at >= moment),
+    )
+
+
+def _is_archived(archived: bool) -> ColumnElement[bool]:
+    archived_at = schema.conversations.c.archived_at
+    return archived_at.is_not(None) if archived else archived_at.is_(None)
 
 
 def _visible_tasks(principal: Principal) -> Select[Any]:

@@ -149,6 +149,7 @@ conversations = Table(
     Column("agent_status_message", String(500), nullable=False),
     Column("next_seq", Integer, nullable=False),
     Column("window_from_seq", Integer, nullable=False),
+    _time("archived_at", nullable=True),
     _time("created_at"),
     _time("updated_at"),
     Index(None, "owner_id", "updated_at"),

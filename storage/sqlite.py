@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, CursorResult, Executable, RootTransaction, create_engine, event
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, RootTransaction, create_engine, event
 from sqlalchemy import Engine as SyncEngine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
@@ -70,6 +70,10 @@ class SqliteEngine:
     @property
     def sync_engine(self) -> SyncEngine:
         return self._engine
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator["SqliteConnection"]:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
 from core.events import Lagged, StateEvent, to_json
@@ -23,6 +23,12 @@ INBOX_KEPT = timedelta(days=7)
 CHANGES_KEPT = timedelta(hours=1)
 MODEL_REQUESTS_KEPT = timedelta(hours=1)
 WORKERS_KEPT = timedelta(days=1)
+_KEPT = {
+    schema.inbox.c.received_at: INBOX_KEPT,
+    schema.changes.c.at: CHANGES_KEPT,
+    schema.model_requests.c.at: MODEL_REQUESTS_KEPT,
+    schema.workers.c.heartbeat_at: WORKERS_KEPT,
+}
 
 
 class UnitOfWork:
@@ -102,19 +108,19 @@ class Database:
                 return f"SQLite {(await connection.exec_driver_sql('SELECT sqlite_version()')).scalar_one()}"
 
     async def prune(self, now: datetime) -> Mapping[str, int]:
-        kept = {
-            schema.inbox.c.received_at: INBOX_KEPT,
-            schema.changes.c.at: CHANGES_KEPT,
-            schema.model_requests.c.at: MODEL_REQUESTS_KEPT,
-            schema.workers.c.heartbeat_at: WORKERS_KEPT,
-        }
         removed = {}
-        for column, age in kept.items():
+        for column, age in _KEPT.items():
             with told_in_our_words():
                 async with self._writer.begin() as connection:
                     gone = await connection.execute(delete(column.table).where(column < now - age))
                     removed[str(column.table)] = gone.rowcount
         return removed
+
+    async def prunable(self, now: datetime) -> Mapping[str, int]:
+        with told_in_our_words():
+            async with self._reader.begin() as connection:
+                counted = {str(column.table): select(func.count()).where(column < now - age) for column, age in _KEPT.items()}
+                return {table: int((await connection.execute(query)).scalar_one()) for table, query in counted.items()}
 
     async def close(self) -> None:
         await self._reader.dispose()

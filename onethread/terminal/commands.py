@@ -81,6 +81,8 @@ class Completions(Completer):
                 return await self._refs()
             case "tasks":
                 return [(status.value, "") for status in TaskStatus]
+            case "chats":
+                return [("archived", "")]
             case "model":
                 return [("default", ""), *((provider.default_model, provider.label) for provider in PROVIDERS)]
         return []
@@ -138,18 +140,37 @@ async def _open(session: Session, what: str) -> None:
     await session.open(task.conversation_id)
 
 
-async def _chats(session: Session, _: str) -> None:
+async def _chats(session: Session, which: str) -> None:
+    archived = which.lower() == "archived"
+    if which and not archived:
+        raise InvalidInput("/chats lists conversations, /chats archived those that were put away.")
     async with session.app.storage.read() as uow:
-        page = await conversations.page(uow, session.principal, limit=_LISTED)
+        page = await conversations.page(uow, session.principal, archived=archived, limit=_LISTED)
         now = uow.now
     session.chats = [each.id for each in page.conversations]
     if not page.conversations:
-        session.note("No conversations yet. Your first message begins one.")
+        session.note("No archived conversations." if archived else "No conversations yet. Your first message begins one.")
     for number, each in enumerate(page.conversations, 1):
         count = page.message_counts.get(each.id, 0)
         _print_chat(session, number, each, f"{count} message{'' if count == 1 else 's'}, {ago(each.updated_at, now)}")
     if page.total > len(page.conversations):
         session.note(f"… {page.total - len(page.conversations)} older ones")
+
+
+async def _archive(session: Session, _: str) -> None:
+    if session.conversation_id is None:
+        raise Conflict("There is nothing to archive yet.")
+    async with session.app.storage.write() as uow:
+        await conversations.archive(uow, session.principal, session.conversation_id)
+    session.note("Archived. /unarchive or the next message here brings it back; /chats archived lists what is put away.")
+
+
+async def _unarchive(session: Session, _: str) -> None:
+    if session.conversation_id is None:
+        raise Conflict("Open an archived conversation first: /chats archived, then /open N.")
+    async with session.app.storage.write() as uow:
+        await conversations.unarchive(uow, session.principal, session.conversation_id)
+    session.note("It is listed in /chats.")
 
 
 async def _retry(session: Session, _: str) -> None:
@@ -259,7 +280,9 @@ COMMANDS = (
     Command(name="new", takes="[TITLE]", summary="a new private chat, or with a title a new task", run=_new),
     Command(name="tasks", takes="[STATUS or WORDS]", summary="lists tasks", run=_tasks),
     Command(name="open", takes="OT-3 or N", summary="opens a task, or a chat by its number in /chats", run=_open),
-    Command(name="chats", takes="", summary="lists conversations, the latest first", run=_chats),
+    Command(name="chats", takes="[archived]", summary="lists conversations, the latest first", run=_chats),
+    Command(name="archive", takes="", summary="puts this conversation away; the next message brings it back", run=_archive),
+    Command(name="unarchive", takes="", summary="brings this conversation back", run=_unarchive),
     Command(name="retry", takes="", summary="answers the last message again after a failure or stop", run=_retry),
     Command(name="stop", takes="", summary="stops the answer, like Ctrl-C", run=_stop),
     Command(name="edit", takes="[TEXT]", summary="changes your last message", run=_edit),

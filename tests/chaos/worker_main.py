@@ -74,7 +74,7 @@ async def _application(plan: WorkerPlan) -> AsyncIterator[App]:
         isolated_run=None if plan.rules.suspects_only else isolated_run,
         **given,
     ) as app:
-        yield replace(app, ticks=Ticks(app.storage, app.clock, plan.rules.retries, rescue_seconds=plan.rescue_seconds))
+        yield replace(app, ticks=Ticks(app.storage, app.clock, plan.rules.retries, kept=None, rescue_seconds=plan.rescue_seconds))
 
 
 async def _until_no_suspects(app: App) -> None:

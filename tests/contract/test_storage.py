@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.engine import URL
 
-from core import attachments, conversations, identity, messages, projects, tasks, turns
+from core import attachments, conversations, identity, messages, projects, retention, tasks, turns
 from core.access import Principal
 from core.attachments import Upload
 from core.errors import Conflict, LeaseLost, OnethreadError
@@ -652,3 +652,34 @@ async def test_pruning_removes_what_is_old_and_keeps_the_rest(subject: Subject) 
     assert bool(removed["changes"]) == subject.keeps_changes
     assert (await subject.get(fresh)).status is TurnStatus.QUEUED
     assert (await subject.storage.prune(subject.clock.now()))["inbox"] == 0
+
+
+async def test_unused_conversations_are_pruned_with_their_finished_tasks_and_used_ones_are_not(subject: Subject) -> None:
+    waiting = await subject.post()
+    async with subject.storage.write() as uow:
+        finished = [await tasks.create(uow, subject.admin, "x", {"status": "done"}) for _ in range(25)]
+        unfinished = await tasks.create(uow, subject.admin, "y")
+        chat = await conversations.create(uow, subject.kim)
+    subject.clock.advance(31 * 86_400)
+    fresh = await subject.post()
+    kept = timedelta(days=30)
+
+    assert (await retention.prunable(subject.storage, subject.clock, kept))["conversations"] == 26
+    assert (await retention.prune(subject.storage, subject.clock, kept))["conversations"] == 26
+
+    async with subject.storage.read() as uow:
+        for gone in (finished[0].conversation_id, finished[24].conversation_id, chat.id):
+            assert await uow.conversations.find(gone) is None
+        assert [task.ref for task in await uow.tasks.page(subject.admin, TaskFilter(), after=None, limit=50)] == [unfinished.ref]
+        for each in (waiting.conversation_id, fresh.conversation_id):
+            assert await uow.conversations.find(each)
+
+
+async def test_archived_conversations_are_paged_and_counted_apart(subject: Subject) -> None:
+    posts = [await subject.post() for _ in range(3)]
+    async with subject.storage.write() as uow:
+        await conversations.archive(uow, subject.admin, posts[1].conversation_id)
+        listed = await conversations.page(uow, subject.admin)
+        archived = await conversations.page(uow, subject.admin, archived=True)
+    assert ({each.id for each in listed.conversations}, listed.total) == ({posts[0].conversation_id, posts[2].conversation_id}, 2)
+    assert ([each.id for each in archived.conversations], archived.total) == ([posts[1].conversation_id], 1)

@@ -8,13 +8,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from tests.e2e.conftest import ONETHREAD, Prompt, Shell, environment
 from tests.postgres import Server
 
+COMMANDS = ["chat", "worker", "doctor", "db prune", "db export", "db import", "user add", "token create", "project edit"]
 HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi"}
 
 
@@ -38,7 +43,7 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30).stdout == "\n"
 
 
-@pytest.mark.parametrize("command", ["chat", "worker", "doctor", "db prune", "user add", "token create", "project edit"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(prompt: Prompt, command: str) -> None:
     explained = prompt.run(*command.split(), "--help")
 
@@ -166,7 +171,141 @@ def test_projects_are_added_edited_and_listed(prompt: Prompt) -> None:
 
 
 def test_prune_tells_the_rows_of_each_table(prompt: Prompt) -> None:
-    assert prompt.run("db", "prune").out == "changes: 0\ninbox: 0\nworkers: 0\n"
+    assert prompt.run("db", "prune").out == "changes: 0\nconversations: 0\ninbox: 0\nmodel_requests: 0\nworkers: 0\n"
+
+
+def test_prune_removes_what_nobody_used_and_a_dry_run_only_tells(shell: Shell, prompt: Prompt) -> None:
+    shell.run("chat", "--json", stdin="hello\n", ONETHREAD_MODEL="openai/gpt-4o")
+    with sqlite3.connect(shell.data_dir / "onethread.db") as connection:
+        for table in ("conversations", "messages"):
+            connection.execute(f"UPDATE {table} SET updated_at = '2020-01-01 00:00:00.000000'")
+    connection.close()
+
+    assert "conversations: 0\n" in prompt.run("db", "prune").out
+    for arguments, number in ((["--dry-run"], 1), ([], 1), ([], 0)):
+        pruned = prompt.run("db", "prune", *arguments, ONETHREAD_RETENTION_DAYS="365")
+        assert f"conversations: {number}\n" in pruned.out
+
+
+# --- export, import ---
+
+
+def _add_some(prompt: Prompt) -> None:
+    prompt.run("user", "add", "anna")
+    prompt.run("project", "add", "web", "Web 👩‍🚀 site")
+
+
+def test_everything_is_exported_and_imported_into_a_new_database(prompt: Prompt) -> None:
+    _add_some(prompt)
+    file = prompt.folder / "backup.jsonl"
+
+    exported = prompt.run("db", "export", "backup.jsonl")
+    new = str(prompt.folder / "new")
+    imported = prompt.run("db", "import", "backup.jsonl", ONETHREAD_DATA_DIR=new)
+
+    assert (exported.code, exported.out) == (0, "")
+    assert exported.err == "Exported 4 rows to backup.jsonl. They hold what people wrote: keep them as safe as the database.\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (imported.code, imported.out) == (0, "")
+    assert imported.err == f"Imported 4 rows into sqlite+aiosqlite:///{prompt.folder}/new/onethread.db\n"
+    assert prompt.run("user", "list", ONETHREAD_DATA_DIR=new).out == prompt.run("user", "list").out
+    assert prompt.run("db", "export", ONETHREAD_DATA_DIR=new).out.splitlines()[1:] == file.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def test_export_replaces_a_file_only_with_force(prompt: Prompt) -> None:
+    file = prompt.folder / "backup.jsonl"
+    file.write_text("precious", encoding="utf-8")
+
+    refused = prompt.run("db", "export", "backup.jsonl")
+
+    assert (refused.code, refused.err) == (1, "Error: 'backup.jsonl' exists. Name another file, or replace it with --force.\n")
+    assert file.read_text(encoding="utf-8") == "precious"
+    assert prompt.run("db", "export", "--force", "backup.jsonl").code == 0
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 4
+    assert prompt.run("db", "export", "--force", "/dev/null").err.startswith("Error: '/dev/null' is no file.")
+    assert prompt.run("db", "export", "nowhere/backup.jsonl").err == (
+        "Error: 'nowhere/backup.jsonl' cannot be written: No such file or directory.\n"
+    )
+
+
+def test_export_that_breaks_leaves_no_file(prompt: Prompt) -> None:
+    prompt.run("db", "upgrade")
+    with sqlite3.connect(prompt.data_dir / "onethread.db") as connection:
+        connection.execute("ALTER TABLE tool_calls RENAME COLUMN result TO outcome")
+    connection.close()
+
+    assert prompt.run("db", "export", "backup.jsonl").code == 1
+
+    assert list(prompt.folder.iterdir()) == []
+
+
+def test_import_is_refused_in_a_sentence(prompt: Prompt) -> None:
+    _add_some(prompt)
+    prompt.run("db", "export", "backup.jsonl")
+    (prompt.folder / "letter.txt").write_text("Dear reader", encoding="utf-8")
+
+    assert prompt.run("db", "import", "missing.jsonl").err == "Error: 'missing.jsonl' cannot be read: No such file or directory.\n"
+    assert prompt.run("db", "import", "letter.txt").err == "Error: This is no export of Onethread: its first line does not say so.\n"
+    occupied = prompt.run("db", "import", "backup.jsonl")
+    assert occupied.code == 1
+    assert occupied.err.startswith("Error: The database is not empty: there is something in projects.")
+    assert prompt.run("db", "import").code == 2
+
+
+def test_export_can_be_piped_into_an_import(shell: Shell) -> None:
+    shell.run("user", "add", "anna")
+    command = f"{ONETHREAD} db export | ONETHREAD_DATA_DIR={shell.folder}/new {ONETHREAD} db import -"
+
+    piped = subprocess.run(
+        ["sh", "-c", command], env=environment(shell.data_dir), cwd=shell.folder, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (piped.returncode, piped.stdout) == (0, "")
+    assert "Imported 3 rows" in piped.stderr
+
+
+def test_killed_import_leaves_the_database_as_it_was(shell: Shell) -> None:
+    shell.run("user", "add", "anna")
+    lines = shell.run("db", "export").out.splitlines(keepends=True)
+    new = shell.folder / "new"
+    empty = shell.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:]
+    importing = subprocess.Popen([ONETHREAD, "db", "import", "-"], stdin=subprocess.PIPE, text=True, env=environment(new), cwd=shell.folder)
+    assert importing.stdin
+    importing.stdin.writelines(lines[:2])
+    importing.stdin.flush()
+    _wait_until_locked(new / "onethread.db")
+
+    importing.kill()
+    importing.wait(timeout=10)
+    with suppress(BrokenPipeError):
+        importing.stdin.close()
+
+    assert shell.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:] == empty
+
+
+def _wait_until_locked(database: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        connection = sqlite3.connect(database, timeout=0, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return
+        finally:
+            connection.close()
+        time.sleep(0.02)
+    pytest.fail("The import did not begin.")
+
+
+def test_export_shows_how_far_it_is_on_a_screen_and_refuses_to_fill_it(shell: Shell) -> None:
+    shell.run("user", "add", "anna")
+    at_screen = pexpect.spawn(ONETHREAD, ["db", "export", "a.jsonl"], env=environment(shell.data_dir), cwd=shell.folder, timeout=30)
+    at_screen.expect("100%")
+    at_screen.expect(r"Exported 3 rows to a\.jsonl")
+    at_screen.expect(pexpect.EOF)
+    refused = pexpect.spawn(ONETHREAD, ["db", "export"], env=environment(shell.data_dir), cwd=shell.folder, timeout=30)
+    refused.expect("Error: This is not for a screen")
+    refused.expect(pexpect.EOF)
 
 
 # --- doctor ---

@@ -98,6 +98,23 @@ def test_task_is_made_listed_opened_and_completed_by_commands(chat: Terminal) ->
     chat.wait_for(rf"1 {ref[1]} Paint the fence  \(2 messages")
 
 
+def test_conversation_is_put_away_and_the_next_message_brings_it_back(chat: Terminal) -> None:
+    chat.enter("/archive")
+    chat.wait_for("There is nothing to archive yet")
+    chat.enter("/note the fence is green")
+    chat.wait_for("❯ the fence is green")
+
+    chat.enter("/archive")
+    chat.wait_for("Archived\\.")
+    chat.enter("/chats archived")
+    chat.wait_for(r" 1 .*\(1 message, now\)")
+    chat.enter("/note and the gate is red")
+    chat.wait_for("❯ and the gate is red")
+
+    chat.enter("/chats archived")
+    chat.wait_for("No archived conversations\\.")
+
+
 def test_retry_answers_a_stopped_message_again(chat: Terminal) -> None:
     chat.enter("count to 90")
     chat.wait_for(" 20 21")

@@ -40,6 +40,8 @@ async def test_a_private_conversation_of_another_is_not_there_in_any_service(des
         "conversations.get": lambda uow: conversations.get(uow, who, conversation.id),
         "conversations.rename": lambda uow: conversations.rename(uow, who, conversation.id, "Mine"),
         "conversations.set_model": lambda uow: conversations.set_model(uow, who, conversation.id, "m"),
+        "conversations.archive": lambda uow: conversations.archive(uow, who, conversation.id),
+        "conversations.unarchive": lambda uow: conversations.unarchive(uow, who, conversation.id),
         "conversations.delete": lambda uow: conversations.delete(uow, who, conversation.id),
         "messages.post": lambda uow: messages.post(uow, who, conversation.id, "Hi", rules=rules, source="test"),
         "messages.note": lambda uow: messages.note(uow, who, conversation.id, "Hi", rules=rules, source="test"),
