@@ -103,7 +103,7 @@ async def _work(app: App) -> list[Finding]:
     async with app.storage.read() as uow:
         workers = await uow.workers.alive(uow.now - WORKER_SILENT)
         unfinished = await uow.turns.open_count()
-        models = {app.rules.default_model, *(each.model for each in await uow.projects.all() if each.model)}
+        models = {app.rules.default_model, *app.settings.fallback_models, *(each.model for each in await uow.projects.all() if each.model)}
         pauses = [pause for model in sorted(models) if (pause := await uow.pauses.get(model)) and pause.paused_until > uow.now]
         now = uow.now
     findings = [

@@ -39,7 +39,7 @@ class CachingScript:
     def __call__(self, body: JSON, _: int) -> Reply:
         usage = self.cache.usage(body)
         self.counted.append(usage)
-        if _results(body["messages"]) < self.rounds:
+        if body.get("tools") and _results(body["messages"]) < self.rounds:
             return Reply(text=("Let me look.",), tools=(LIST,), finish="tool_calls", usage=usage)
         return Reply(text=ANSWER, usage=usage)
 
@@ -57,15 +57,26 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(directory: Path, route: str, *, rounds: int = 1) -> AsyncIterator[Stage]:
+async def stage(directory: Path, route: str, *, rounds: int = 1, window_tokens: int = 0) -> AsyncIterator[Stage]:
     await asyncio.to_thread(load)
     script, clock = CachingScript(CACHES[route](), rounds), ManualClock()
     async with RawProvider(script=script) as provider:
         how = ModelSettings(temperature=0.7, max_tokens=1000, api_base=provider.api_base(route))
-        model = LiteLLM(how, {})
+        model = _Narrow(how, {}, window_tokens) if window_tokens else LiteLLM(how, {})
         settings = Settings(data_dir=directory, model=MODELS[route], messages_per_minute=1_000)
         async with running(settings, model=model, clock=clock, worker_rules=RULES, isolated_run=None) as app, working(app):
             yield Stage(world=World(app, ScriptedModel(), await app.principal()), provider=provider, script=script, clock=clock)
+
+
+class _Narrow(LiteLLM):
+    """With a smaller context window than litellm's map says."""
+
+    def __init__(self, settings: ModelSettings, environ: dict[str, str], window_tokens: int) -> None:
+        super().__init__(settings, environ)
+        self._window_tokens = window_tokens
+
+    async def context_window(self, model: str) -> int:
+        return self._window_tokens
 
 
 @routes
@@ -98,6 +109,19 @@ async def test_a_new_time_and_a_changed_task_break_nothing_before_the_last_messa
         assert _plain(later)["messages"][:last_said] == _plain(earlier)["messages"][:last_said]
         changed = [json.dumps(body["messages"][last_said]) for body in (earlier, later)]
         assert ["<context>" in message for message in changed] == [True, False]
+
+
+@routes
+async def test_moving_the_window_breaks_the_cache_once_only(route: str, tmp_path: Path) -> None:
+    async with stage(tmp_path, route, window_tokens=6_000) as on:
+        task = await on.world.task("Plan the year")
+        for number in range(20):
+            await _talk_on(on, task, number)
+
+        moves = [number for number, body in enumerate(on.provider.requests) if not body.get("tools")]
+        unknown = [number for number, usage in enumerate(on.script.counted) if usage.tokens_cached < usage.tokens_in / 2]
+        [move] = moves
+        assert unknown == [0, move, move + 1]
 
 
 async def _talk_on(on: Stage, task: Task, number: int) -> None:

@@ -270,6 +270,11 @@ def test_another_providers_call_ids_and_thinking_stay_away() -> None:
     assert [message.get("thinking_blocks") for message in written if message["role"] == "assistant"] == [None, [block]]
 
 
+def test_two_providers_that_nobody_knows_are_not_the_same() -> None:
+    talk = Talk("mine/big").ask("Hi").step("", _call(call_id="theirs"), model="yours/big").result(0, 0, "{}").reply("")
+    assert _ids(talk.ask("And?").written()) != ["theirs"]
+
+
 def test_with_several_authors_the_model_is_told_who_speaks() -> None:
     written = Talk().ask("Hello").step("Hi.").reply("Hi.").note("Me too", KIM).ask("And now?", KIM).written()
 
