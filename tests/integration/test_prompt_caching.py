@@ -115,7 +115,7 @@ async def test_a_new_time_and_a_changed_task_break_nothing_before_the_last_messa
 async def test_moving_the_window_breaks_the_cache_once_only(route: str, tmp_path: Path) -> None:
     async with stage(tmp_path, route, window_tokens=6_000) as on:
         task = await on.world.task("Plan the year")
-        for number in range(20):
+        for number in range(17):
             await _talk_on(on, task, number)
 
         moves = [number for number, body in enumerate(on.provider.requests) if not body.get("tools")]
