@@ -107,6 +107,9 @@ async def _begin(uow: UnitOfWork, lease: Lease, limits: ModelLimits) -> None:
 async def _store(uow: UnitOfWork, lease: Lease, transcript: Transcript, first: int, end: RoundEnd | None) -> None:
     """The summary and the window that goes with it are one write: who finds the one finds the other."""
     turn = await uow.turns.fence(lease)
+    latest = await uow.summaries.latest(turn.conversation_id)
+    if latest and latest.covers_to == first - 1:
+        return  # repeated: the first time was committed, but nobody heard of it
     await uow.model_requests.end(lease, uow.now)
     await turns.say_asking(uow, [turn])
     if end:

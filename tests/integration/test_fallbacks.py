@@ -11,9 +11,11 @@ from core.models import MessageStatus, Posted, TurnStatus
 from core.ports import ModelRequest
 from core.retries import RetryPolicy
 from onethread.terminal.transcript import spent
+from tests.databases import on_both
 from tests.fakes import Call, Gate, Item, ManualClock, ScriptedModel
 from tests.integration.conftest import QUICK, RULES, Start, World
 
+new_database = on_both
 FALLBACKS = ("two/model", "three/model")
 POLICY = replace(QUICK, fallback_models=FALLBACKS)
 PATIENT = RetryPolicy(fallback_models=FALLBACKS)

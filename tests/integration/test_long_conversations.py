@@ -11,18 +11,19 @@ import pytest
 from core import turns
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
-from core.errors import LeaseLost, ModelBusy, ModelError, ModelFaltered, ModelRefused
+from core.errors import LeaseLost, ModelBusy, ModelError, ModelFaltered, ModelRefused, StorageUnavailable
 from core.ids import new_id
 from core.models import AgentStatus, Message, MessageStatus, Role, Summary
-from core.ports import ModelRequest
+from core.ports import ModelRequest, UnitOfWork
 from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Toolset
-from core.turns import ClaimRules
-from tests.fakes import USAGE, Gate, Item, ScriptedModel, asks_for_summary, said, summarised
+from tests.databases import on_both
+from tests.fakes import USAGE, Gate, Item, ScriptedModel, asks_for_summary, claim_one, said, summarised
 from tests.integration.conftest import Start, World
 
+new_database = on_both
 SECRET = "tangerine"
 TOO_LONG = ModelRefused("Too long.", reason="CONTEXT_TOO_LONG")
 
@@ -237,6 +238,27 @@ async def test_who_lost_the_lease_meanwhile_moves_no_window(start: Start, end: I
         assert await world.read(lambda uow: uow.usage.of_conversation(chat)) == spent
 
 
+async def test_a_summary_whose_commit_nobody_heard_of_is_stored_and_charged_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Narrow()
+    async with grown(start, model) as (world, chat), world.working():
+        there = world.app.storage.write
+        lost: list[Summary] = []
+
+        @asynccontextmanager
+        async def write() -> AsyncIterator[UnitOfWork]:
+            async with there() as uow:
+                yield uow
+                stored = await uow.summaries.latest(chat)
+            if stored and not lost:
+                lost.append(stored)
+                raise StorageUnavailable("The connection broke after the commit.")
+
+        monkeypatch.setattr(world.app.storage, "write", write)
+        assert (await world.ask(chat, _message(3))).status is MessageStatus.COMPLETED
+        assert lost == [await _latest(world, chat)]
+        assert (await world.read(lambda uow: uow.usage.of_conversation(chat))).tokens_in == 5 * USAGE.tokens_in
+
+
 # --- what was edited or deleted ---
 
 
@@ -420,7 +442,8 @@ async def test_a_message_that_is_too_long_alone_is_named_as_that(start: Start) -
 
 async def _answering(world: World, worker_id: UUID) -> "asyncio.Task[None]":
     """A worker's attempt at the only turn that waits, without the worker."""
-    [turn] = await world.write(lambda uow: turns.claim(uow, worker_id, ClaimRules(lease_seconds=60), limit=1))
+    turn = await world.write(lambda uow: claim_one(uow, worker_id))
+    assert turn
     tools = Toolset((*task_tools.TOOLS, *agent_tools.TOOLS))
     drafts = Drafts(world.app.storage, world.app.live)
     agent = Agent(storage=world.app.storage, model=world.model, tools=tools, drafts=drafts, rules=AgentRules())
