@@ -1,9 +1,8 @@
 """The agent's loop: a model round, its tool calls, and again, until the reply is whole. Every effect is stored under the turn's fence."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,20 +12,22 @@ import structlog
 
 from core import conversations, turns
 from core.access import Principal
+from core.compaction import Compaction
 from core.drafts import Drafts, ReplyStream
 from core.errors import Conflict, LeaseLost, ModelFaltered, ModelRefused, OnethreadError, StorageUnavailable
 from core.ids import new_id
-from core.limits import ModelFull, ModelLimits
-from core.llm import history, window
+from core.limits import ModelLimits
+from core.llm import history
+from core.llm.failures import Reason
 from core.logs import place_of
 from core.models import JSON, ApprovalStatus, Conversation, Step, ToolCall, ToolCallState, ToolRequest, Turn
+from core.patience import patiently, when_admitted
 from core.ports import ChatModel, Lease, ModelRequest, RoundEnd, Storage, TextChunk, UnitOfWork
 from core.tools.registry import Tool, ToolContext, Toolset
 from core.usage import total
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
-_STORAGE_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,8 @@ class _Job:
     turn: Turn
     lease: Lease
     began_at: datetime
+    too_long: set[int] = field(default_factory=set)
+    """The rounds that the provider found too long: the window moves for each once."""
 
 
 class Agent:
@@ -53,6 +56,7 @@ class Agent:
         self._tools = tools
         self._drafts = drafts
         self._rules = rules
+        self._compaction = Compaction(storage, model, rules.limits)
 
     async def answer(self, turn: Turn) -> None:
         """Works on a claimed turn until it has ended or waits for a person.
@@ -76,11 +80,20 @@ class Agent:
     # --- model rounds ---
 
     async def _round(self, job: _Job, transcript: history.Transcript, steps: list[Step]) -> bool:
-        request = await self._request(job, transcript, rounds=len(steps) - job.turn.first_step)
+        written = history.build(transcript, job.began_at)
+        request = self._request(job, transcript, written, rounds=len(steps) - job.turn.first_step)
+        if await self._compaction.keep_within(job.lease, transcript, written, request):
+            return False
         said = history.joined(step.content for step in steps)
         stream = self._drafts.open(job.turn, await self._stream_no(job, transcript, said), said)
         try:
             end = await self._listen(request, stream)
+        except ModelRefused as error:
+            if error.reason != Reason.CONTEXT_TOO_LONG or len(steps) in job.too_long:
+                raise
+            job.too_long.add(len(steps))
+            await self._compaction.make_room(job.lease, transcript, written, request)
+            return False
         finally:
             stream.close()
         if end.tool_requests and not request.tools_allowed:
@@ -94,12 +107,8 @@ class Agent:
         untouched = transcript.reply is not None and not transcript.reply.content and not transcript.steps_of(job.turn)
         if untouched and not self._drafts.began(job.lease) and self._rules.limits.of(job.turn.model) is None:
             return job.turn.stream_no
-        while True:
-            try:
-                return await self._persist(lambda uow: turns.begin_stream(uow, job.lease, text=said, limits=self._rules.limits))
-            except ModelFull as full:
-                await self._persist(lambda uow: turns.wait_for_model(uow, job.lease))
-                await asyncio.sleep(full.seconds)
+        begin = partial(turns.begin_stream, lease=job.lease, text=said, limits=self._rules.limits)
+        return await when_admitted(self._storage.write, job.lease, begin)
 
     async def _listen(self, request: ModelRequest, stream: ReplyStream) -> RoundEnd:
         separator = "\n\n" if stream.text else ""
@@ -133,16 +142,13 @@ class Agent:
             await turns.finish(uow, turn, text=text, metadata=_metadata(turn, all_steps, uow.now))
         return not calls
 
-    async def _request(self, job: _Job, transcript: history.Transcript, rounds: int) -> ModelRequest:
-        written = history.build(transcript, job.began_at)
-        bare = ModelRequest(
-            model=job.turn.model, messages=(), tools=self._tools.functions, tools_allowed=rounds < self._rules.max_rounds - 1
+    def _request(self, job: _Job, transcript: history.Transcript, written: history.History, rounds: int) -> ModelRequest:
+        return ModelRequest(
+            model=job.turn.model,
+            messages=written.messages(transcript.conversation.window_from_seq),
+            tools=self._tools.functions,
+            tools_allowed=rounds < self._rules.max_rounds - 1,
         )
-        present = transcript.conversation.window_from_seq
-        first = await window.first_seq(written, bare, self._model, present)
-        if first != present:
-            await self._persist(lambda uow: _move_window(uow, job, transcript.conversation, first))
-        return replace(bare, messages=written.messages(first))
 
     # --- tool calls ---
 
@@ -206,10 +212,10 @@ class Agent:
     # --- storage ---
 
     async def _read(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
-        return await _patiently(self._storage.read, work)
+        return await patiently(self._storage.read, work)
 
     async def _persist(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
-        return await _patiently(self._storage.write, work)
+        return await patiently(self._storage.write, work)
 
 
 class _ToolBroke(OnethreadError):
@@ -217,19 +223,6 @@ class _ToolBroke(OnethreadError):
 
 
 _TOO_MANY_ROUNDS = "The agent used its tools {rounds} times without coming to an answer. Retry, or ask for less at once."
-
-
-async def _patiently(begin: Callable[[], AbstractAsyncContextManager[UnitOfWork]], work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
-    """Runs `work` in a transaction of its own, again and again while the database is away: what the model said is not thrown away."""
-    for seconds in _STORAGE_RETRY_SECONDS:
-        try:
-            async with begin() as uow:
-                return await work(uow)
-        except StorageUnavailable as error:
-            _log.warning("turn.storage_retry", reason=str(error), seconds=seconds)
-            await asyncio.sleep(seconds)
-    async with begin() as uow:
-        return await work(uow)
 
 
 def _open(step: Step, calls: Sequence[ToolCall]) -> list[ToolCall]:
@@ -297,6 +290,7 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
         raise LeaseLost(str(turn.id))
     project = await uow.projects.get(conversation.project_id)
     assert project is not None
+    summary = await uow.summaries.latest(conversation.id) if conversation.window_from_seq > 1 else None
     since = await uow.messages.since(conversation.id, conversation.window_from_seq)
     shown = [message for message in since if message.seq <= turn.seq or message.id == turn.reply_id]
     turn_ids = [message.turn_id for message in shown if message.turn_id]
@@ -317,18 +311,14 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
         names=names,
         task=task,
         assignee=names.get(task.assignee_id) if task and task.assignee_id else None,
+        summary=summary,
     )
-
-
-async def _move_window(uow: UnitOfWork, job: _Job, conversation: Conversation, first_seq: int) -> None:
-    await uow.turns.fence(job.lease)
-    await uow.conversations.update(conversation.id, window_from_seq=first_seq)
 
 
 def _metadata(turn: Turn, steps: list[Step], now: datetime) -> JSON:
     usage = total(step.usage for step in steps)
     return {
-        "model": turn.model,
+        **turns.told_model(turn),
         "tokens_in": usage.tokens_in,
         "tokens_out": usage.tokens_out,
         "tokens_cached": usage.tokens_cached,

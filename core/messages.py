@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from core import approvals, attachments, conversations, turns
+from core import approvals, attachments, compaction, conversations, turns
 from core.access import Principal, require
 from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, NotFound, RateLimited
@@ -127,6 +127,7 @@ async def edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content:
     turn = await uow.turns.lock(message.turn_id) if message.turn_id else None
     begun = turn is None or turn.status is not TurnStatus.QUEUED or bool(await uow.steps.of_turns([turn.id]))
     await uow.messages.update(message_id, content=text, **({"edited_at": uow.now} if begun else {}))
+    await compaction.forget(uow, message)
     return await _told(uow, message)
 
 
@@ -140,6 +141,7 @@ async def delete(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Mes
         await turns.cancel(uow, principal, turn.id)
     await uow.messages.update(message_id, content="", deleted_at=uow.now)
     await attachments.remove(uow, message_id)
+    await compaction.forget(uow, message)
     return await _told(uow, message)
 
 

@@ -240,6 +240,15 @@ class Turn:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    asked_model: str | None = None
+    """The model that was asked for, once a fallback was tried: equal to `model` when none of them could answer either."""
+    fallback_reason: str | None = None
+    """Why it did not answer."""
+
+    @property
+    def fallback_from(self) -> str | None:
+        """The model that should have answered, where another one does."""
+        return None if self.asked_model == self.model else self.asked_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +319,20 @@ class Approval:
     created_at: datetime
     expires_at: datetime
     decided_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What the model is told of the beginning of a long conversation, instead of that beginning."""
+
+    conversation_id: UUID
+    covers_to: int
+    """The seq of the last message that it tells of; it tells of all before, too."""
+    text: str
+    model: str
+    tokens: int
+    """Of the text."""
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

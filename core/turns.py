@@ -9,7 +9,7 @@
 Functions with a Lease write for the worker and begin with the fence: they raise LeaseLost and write nothing when another owns the turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -20,13 +20,17 @@ from core.errors import ModelError, NotFound
 from core.events import AgentStatusChanged, ApprovalChanged, MessageChanged, ToolCallChanged, TurnChanged
 from core.ids import new_id
 from core.limits import ModelLimits, admit, full
+from core.llm.failures import why
 from core.models import (
+    JSON,
     AgentStatus,
     Approval,
     ApprovalStatus,
     Conversation,
     MessageStatus,
+    ModelPause,
     Step,
+    TokenUsage,
     ToolCall,
     ToolCallState,
     Turn,
@@ -34,12 +38,26 @@ from core.models import (
     UsageEntry,
 )
 from core.ports import Closed, Lease, UnitOfWork
-from core.retries import GiveUp, RetryPolicy, after_failure, may_be_rescued, probing, recovering
+from core.retries import (
+    GiveUp,
+    RetryPolicy,
+    Switch,
+    TryAgain,
+    after_failure,
+    fallback,
+    fallback_while_paused,
+    is_long,
+    may_be_rescued,
+    probing,
+    recovering,
+)
 from core.text import clip
 
 INTERRUPTED = "INTERRUPTED"
 _MAX_STATUS_MESSAGE = 500
 _INTERRUPTED = "The answer was interrupted {times} times because the worker stopped. Retry it; if that happens again, see the log."
+_FALLBACK = ("fallback_from", "fallback_reason")
+"""Of a reply's metadata."""
 _FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
@@ -66,6 +84,7 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
     Where a turn has no finished round, its stream may begin at once under the number that it got here.
     """
     pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
+    await _pass_on(uow, pauses.values(), rules.policy)
     closed = Closed(models=await full(uow, rules.limits, tuple(pauses.values())), prefixes=rules.left_to_others)
     lease_until = uow.now + timedelta(seconds=rules.lease_seconds)
     at_most = 1 if pauses or rules.limits.by_model else limit
@@ -76,8 +95,18 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
         _changed(uow, turn, TurnStatus.RUNNING)
     if claimed:
         await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
-        await _say_asking(uow, claimed)
+        await say_asking(uow, claimed)
     return Claimed(claimed, more=len(claimed) == at_most)
+
+
+async def _pass_on(uow: UnitOfWork, pauses: Iterable[ModelPause], policy: RetryPolicy) -> None:
+    """Gives turns that would wait long for a paused model to a fallback."""
+    for pause in pauses:
+        if not policy.fallback_models or not is_long(pause, uow.now, policy):
+            continue
+        for turn in await uow.turns.due(pause.model, uow.now):
+            if to := fallback_while_paused(turn, pause, uow.now, policy):
+                await _switch(uow, turn, to)
 
 
 async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, limits: ModelLimits) -> int:
@@ -87,7 +116,7 @@ async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, limits: Mode
     stream_no = turn.stream_no + 1
     await uow.turns.update(turn.id, stream_no=stream_no)
     await uow.messages.update(turn.reply_id, content=text)
-    await _say_asking(uow, [turn])
+    await say_asking(uow, [turn])
     return stream_no
 
 
@@ -105,7 +134,7 @@ async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[Tool
     turn = await uow.turns.fence(lease)
     if not await uow.steps.add(step):
         return turn
-    await _add_usage(uow, turn, step, conversation)
+    await charge(uow, turn, step.model, step.usage, conversation)
     await _recover(uow, turn.model)
     if turn.failures or turn.rescues or turn.error_code:
         await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
@@ -126,6 +155,21 @@ async def say_running(uow: UnitOfWork, turn: Turn, tool_name: str) -> None:
     await set_agent_status(uow, turn.conversation_id, AgentStatus.EXECUTING, f"Running {tool_name} …")
 
 
+async def charge(uow: UnitOfWork, turn: Turn, model: str, usage: TokenUsage, conversation: Conversation) -> None:
+    """Notes what a request for this turn consumed, in the ledger."""
+    entry = UsageEntry(
+        id=new_id(),
+        user_id=turn.author_id,
+        conversation_id=conversation.id,
+        task_id=conversation.task_id,
+        project_id=conversation.project_id,
+        model=model,
+        usage=usage,
+        at=uow.now,
+    )
+    await uow.usage.add(entry)
+
+
 async def finish(uow: UnitOfWork, turn: Turn, *, text: str, metadata: Mapping[str, Any]) -> None:
     """The end of a turn that went well. Call it under the fence, behind `store_step`."""
     await _close(uow, turn, TurnStatus.SUCCEEDED)
@@ -142,15 +186,18 @@ async def fail_attempt(uow: UnitOfWork, lease: Lease, error: ModelError, *, draf
     turn = await uow.turns.fence(lease)
     if draft is not None:
         await uow.messages.update(turn.reply_id, content=draft)
-    match after_failure(turn, error, await uow.pauses.hold(turn.model), uow.now, policy):
+    after = after_failure(turn, error, await uow.pauses.hold(turn.model), uow.now, policy)
+    noted = {"error_code": error.reason, "error": clip(str(error), 1000)}
+    match fallback(turn, error, after, uow.now, policy) or after:
+        case Switch() as to:
+            await _switch(uow, turn, to, **noted)
         case GiveUp():
-            await fail(uow, turn, error.reason, str(error), failures=turn.failures + 1)
+            await fail(uow, turn, error.reason, _with_asked(turn, str(error)), failures=turn.failures + 1)
         case again:
-            reason = {"error_code": error.reason, "error": clip(str(error), 1000), "failures": again.failures}
-            await requeue(uow, turn, run_after=again.run_after, **reason)
-            if again.pause:
-                await uow.pauses.put(again.pause)
+            await requeue(uow, turn, run_after=again.run_after, failures=again.failures, **noted)
             await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, f"Trying again soon: {error}")
+    if isinstance(after, TryAgain) and after.pause:
+        await uow.pauses.put(after.pause)
     changed = await uow.turns.get(turn.id)
     assert changed is not None
     return changed
@@ -161,7 +208,7 @@ async def fail(uow: UnitOfWork, turn: Turn, code: str, sentence: str, **changes:
     await _end(uow, turn, TurnStatus.FAILED, error_code=code, error=clip(sentence, 1000), **changes)
     reply = await uow.messages.get(turn.reply_id)
     known = reply.metadata if reply else {}
-    failure = {"error": {"code": code, "message": sentence}, "model": turn.model}
+    failure = {"error": {"code": code, "message": sentence}, **told_model(turn)}
     await uow.messages.update(turn.reply_id, status=MessageStatus.FAILED, metadata={**known, **failure})
     await uow.messages.update(turn.user_message_id, status=MessageStatus.FAILED)
     await set_agent_status(uow, turn.conversation_id, AgentStatus.ERROR, sentence)
@@ -172,6 +219,13 @@ async def requeue(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:
     await uow.turns.update(turn.id, status=TurnStatus.QUEUED, **_FREE, **changes)
     await _mark_messages(uow, [turn], MessageStatus.PENDING)
     _changed(uow, turn, TurnStatus.QUEUED)
+
+
+def told_model(turn: Turn) -> JSON:
+    """What a reply's metadata say of the model that answers it."""
+    if turn.fallback_from is None:
+        return {"model": turn.model}
+    return {"model": turn.model, "fallback_from": turn.fallback_from, "fallback_reason": turn.fallback_reason}
 
 
 async def hand_back(uow: UnitOfWork, turn: Turn, *, draft: str | None) -> None:
@@ -233,14 +287,15 @@ async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
 async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
     """Queues a conversation's last turn once more. What its finished rounds did stays done."""
     rounds = await uow.steps.of_turns([turn.id])
-    anew = {"failures": 0, "rescues": 0, "first_step": len(rounds), "error_code": None, "error": None, "finished_at": None}
+    anew: JSON = {"failures": 0, "rescues": 0, "first_step": len(rounds), "error_code": None, "error": None, "finished_at": None}
     for call in await uow.tool_calls.of_turns([turn.id]):
         if call.state is ToolCallState.AWAITING_APPROVAL:
             await put_tool_call(uow, turn, replace(call, state=ToolCallState.RUNNING, approval_id=None))
     reply = await uow.messages.get(turn.reply_id)
     if reply:
-        metadata = {key: value for key, value in reply.metadata.items() if key != "error"}
-        await uow.messages.update(turn.reply_id, metadata=metadata, deleted_at=None)
+        anew |= {"model": turn.asked_model or turn.model, "asked_model": None, "fallback_reason": None}
+        metadata = {key: value for key, value in reply.metadata.items() if key not in ("error", *_FALLBACK)}
+        await uow.messages.update(turn.reply_id, metadata={**metadata, "model": anew["model"]}, deleted_at=None)
     await requeue(uow, turn, run_after=uow.now, **anew)
     if turn.started_at:
         await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
@@ -305,10 +360,33 @@ async def _mark_messages(uow: UnitOfWork, of_turns: Sequence[Turn], status: Mess
             uow.emit(MessageChanged(conversation_id=turn.conversation_id, message_id=message_id))
 
 
-async def _say_asking(uow: UnitOfWork, of_turns: Sequence[Turn]) -> None:
-    said = {turn.conversation_id: f"Asking {turn.model} …" for turn in of_turns}
+async def say_asking(uow: UnitOfWork, of_turns: Sequence[Turn]) -> None:
+    """That their models are asked, and where it is not the one that was asked for, why."""
+    said = {turn.conversation_id: _in_whose_place(turn) or f"Asking {turn.model} …" for turn in of_turns}
     await uow.conversations.say(said, AgentStatus.THINKING)
     uow.emit(*(AgentStatusChanged(conversation_id=conversation_id) for conversation_id in said))
+
+
+async def _switch(uow: UnitOfWork, turn: Turn, to: Switch, **changes: Any) -> None:
+    """Queues the turn at once for another model, with attempts of its own."""
+    switched = replace(turn, model=to.model, asked_model=to.asked_model, fallback_reason=to.reason)
+    chosen = {"model": to.model, "asked_model": to.asked_model, "fallback_reason": to.reason}
+    await requeue(uow, turn, run_after=uow.now, failures=0, **chosen, **changes)
+    if reply := await uow.messages.get(turn.reply_id):
+        known = {key: value for key, value in reply.metadata.items() if key not in _FALLBACK}
+        await uow.messages.update(turn.reply_id, metadata={**known, **told_model(switched)})
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.THINKING, _in_whose_place(switched) or f"Waiting for {to.model} …")
+
+
+def _in_whose_place(turn: Turn) -> str:
+    return f"{turn.fallback_from} {why(turn.fallback_reason or '')}: {turn.model} answers …" if turn.fallback_from else ""
+
+
+def _with_asked(turn: Turn, sentence: str) -> str:
+    """A fallback's failure is told together with that of the model that was asked for."""
+    return (
+        f"{sentence} ({turn.fallback_from}, which was asked first, {why(turn.fallback_reason or '')}.)" if turn.fallback_from else sentence
+    )
 
 
 def _changed(uow: UnitOfWork, turn: Turn, status: TurnStatus) -> None:
@@ -332,17 +410,3 @@ async def _recover(uow: UnitOfWork, model: str) -> None:
         await uow.pauses.put(recovered)
     else:
         await uow.pauses.remove(model)
-
-
-async def _add_usage(uow: UnitOfWork, turn: Turn, step: Step, conversation: Conversation) -> None:
-    entry = UsageEntry(
-        id=new_id(),
-        user_id=turn.author_id,
-        conversation_id=conversation.id,
-        task_id=conversation.task_id,
-        project_id=conversation.project_id,
-        model=step.model,
-        usage=step.usage,
-        at=uow.now,
-    )
-    await uow.usage.add(entry)

@@ -25,6 +25,7 @@ from core.logs import place_of
 from core.messages import PostingRules
 from core.models import User
 from core.ports import ChatModel, Clock, Notifier, Storage
+from core.retries import RetryPolicy
 from core.ticks import Ticks
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
@@ -124,6 +125,11 @@ async def _supervised(worker: Worker) -> None:
             await asyncio.sleep(_RESTART_SECONDS)
 
 
+def worker_rules_of(settings: Settings) -> WorkerRules:
+    retries = RetryPolicy(fallback_models=settings.fallback_models)
+    return WorkerRules(concurrency=settings.worker_concurrency, retries=retries, limits=ModelLimits(settings.model_limits))
+
+
 class _Parts:
     def __init__(self, settings: Settings, overrides: dict[str, Any]) -> None:
         self._settings = settings
@@ -139,7 +145,7 @@ class _Parts:
         limits = ModelLimits(settings.model_limits)
         clock: Clock = self._part("clock", SystemClock)
         storage: Storage = self._part("storage", lambda: self._database(clock))
-        worker_rules: WorkerRules = self._part("worker_rules", lambda: WorkerRules(concurrency=settings.worker_concurrency, limits=limits))
+        worker_rules: WorkerRules = self._part("worker_rules", lambda: worker_rules_of(settings))
         drafts = Drafts(storage, self._publisher)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))

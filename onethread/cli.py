@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,13 +99,13 @@ def chat(task: str | None, last: bool, as_json: bool) -> int:
 @click.option("--suspects", is_flag=True, hidden=True)
 def worker(until_idle: bool, suspects: bool) -> None:
     """Answer messages that any surface has stored. Ctrl-C hands back what is not finished."""
-    from core.worker import WorkerRules
-    from onethread import logs, service
+    from onethread import bootstrap, logs, service
 
     settings = _settings()
     logs.to_stderr(settings.log_format)
     if suspects:
-        _do(settings, service.answer_suspects, worker_rules=WorkerRules(concurrency=1, suspects_only=True))
+        rules = replace(bootstrap.worker_rules_of(settings), concurrency=1, suspects_only=True)
+        _do(settings, service.answer_suspects, worker_rules=rules)
     else:
         _do(settings, service.work_until_idle if until_idle else service.work)
 

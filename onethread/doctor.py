@@ -50,7 +50,7 @@ async def examine() -> list[Finding]:
     except OnethreadError as error:
         return [Finding("broken", str(error))]
     findings.append(Finding("fine", f"data directory: {settings.data_dir} can be written to"))
-    findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_pth_files()]
+    findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_fallbacks(settings), *_pth_files()]
     return findings
 
 
@@ -71,7 +71,7 @@ def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
             else ""
         )
         if origin:
-            value = settings.database_shown if name == "database_url" else getattr(settings, name)
+            value = settings.database_shown if name == "database_url" else _shown(getattr(settings, name))
             yield Finding("fine", f"{variable}={value} (from {origin})")
     if unknown := sorted(each for each in toml if each not in Settings.model_fields):
         yield Finding("note", f"{file} sets what does not exist: {', '.join(unknown)}", "See .env.example for what can be set.")
@@ -105,7 +105,7 @@ async def _work(app: App) -> list[Finding]:
     async with app.storage.read() as uow:
         workers = await uow.workers.alive(uow.now - WORKER_SILENT)
         unfinished = await uow.turns.open_count()
-        models = {app.rules.default_model, *(each.model for each in await uow.projects.all() if each.model)}
+        models = {app.rules.default_model, *app.settings.fallback_models, *(each.model for each in await uow.projects.all() if each.model)}
         pauses = [pause for model in sorted(models) if (pause := await uow.pauses.get(model)) and pause.paused_until > uow.now]
         now = uow.now
     findings = [
@@ -145,6 +145,17 @@ def _default_model(settings: Settings) -> Finding:
     if provider_of(model) is None:
         return Finding("note", f"default model: {model}, of a provider that Onethread does not know by name")
     return Finding("fine", f"default model: {model}")
+
+
+def _fallbacks(settings: Settings) -> Iterator[Finding]:
+    for model in settings.fallback_models:
+        missing = () if settings.model_api_base else missing_keys(model, settings.environ)
+        advice = f"It is passed over. Set {' or '.join(missing)}."
+        yield Finding("note", f"fallback model: {model} has no key", advice) if missing else Finding("fine", f"fallback model: {model}")
+
+
+def _shown(value: object) -> object:
+    return ",".join(value) if isinstance(value, tuple) else value
 
 
 def _pth_files() -> Iterator[Finding]:

@@ -8,16 +8,16 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from core.errors import InvalidInput, StorageUnavailable
 from core.limits import ModelLimit
-from core.llm.providers import default_model, unserved
+from core.llm.providers import default_model, qualified, unserved
 
 CONFIG_FILE = "onethread.toml"
 
@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Who the terminal acts for. Default: the local admin."""
     model: str = ""
     """A litellm id. Default: the first of Anthropic, OpenAI, Gemini whose key is set, else demo/offline."""
+    fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(default_factory=tuple)
+    """Asked in this order where the model cannot answer; separated by commas in the environment."""
     model_api_base: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: int = Field(4096, ge=1, le=1_000_000)
@@ -62,6 +64,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @field_validator("fallback_models", mode="before")
+    @classmethod
+    def _listed(cls, models: Any) -> Any:
+        return [qualified(model.strip()) for model in models.split(",") if model.strip()] if isinstance(models, str) else models
 
     @property
     def database(self) -> str:

@@ -44,6 +44,7 @@ from core.models import (
     ModelPause,
     Project,
     Step,
+    Summary,
     Task,
     TaskStatus,
     Token,
@@ -338,6 +339,21 @@ class Messages(Repository):
             held = exists(still_ours.with_for_update(read=True, skip_locked=True))
             table = schema.messages
             await self._connection.execute(update(table).where(table.c.id == draft.reply_id, held).values(content=draft.text))
+
+
+class Summaries(Repository):
+    async def add(self, summary: Summary) -> None:
+        await self._insert(schema.summaries, dump(summary))
+
+    async def latest(self, conversation_id: UUID) -> Summary | None:
+        table = schema.summaries
+        query = select(table).where(table.c.conversation_id == conversation_id).order_by(table.c.covers_to.desc()).limit(1)
+        return await self._one(Summary, query)
+
+    async def discard(self, conversation_id: UUID, seq: int) -> bool:
+        table = schema.summaries
+        telling = and_(table.c.conversation_id == conversation_id, table.c.covers_to >= seq)
+        return (await self._connection.execute(delete(table).where(telling))).rowcount > 0
 
 
 class Attachments(Repository):

@@ -187,6 +187,17 @@ messages = Table(
     Index(None, "turn_id"),
 )
 
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("conversation_id", Uuid, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("covers_to", Integer, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("tokens", Integer, nullable=False),
+    _time("created_at"),
+)
+
 attachments = Table(
     "attachments",
     metadata,
@@ -224,6 +235,8 @@ turns = Table(
     _time("created_at"),
     _time("started_at", nullable=True),
     _time("finished_at", nullable=True),
+    Column("asked_model", String(200)),
+    Column("fallback_reason", String(40)),
     UniqueConstraint("conversation_id", "seq"),
     UniqueConstraint("user_message_id"),
     UniqueConstraint("reply_id"),

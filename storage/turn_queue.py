@@ -81,6 +81,11 @@ class TurnQueue(Repository):
         found = await self._connection.execute(select(_turns.c.id).where(_is_claimable(suspects=True)).limit(1), {"moment": now})
         return found.first() is not None
 
+    async def due(self, model: str, now: datetime) -> list[Turn]:
+        query = select(_turns).where(_turns.c.model == model, or_(*(_is_claimable(suspects=suspects) for suspects in (True, False))))
+        rows = await self._connection.execute(query.with_for_update(skip_locked=True), {"moment": now})
+        return [load(Turn, row) for row in rows.mappings()]
+
     async def running_by_model(self) -> dict[str, int]:
         query = select(_turns.c.model, func.count()).where(_turns.c.status == TurnStatus.RUNNING).group_by(_turns.c.model)
         return {row[0]: row[1] for row in await self._connection.execute(query)}

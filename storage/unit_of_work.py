@@ -44,6 +44,7 @@ class UnitOfWork:
         self.tasks = repositories.Tasks(connection, now)
         self.conversations = repositories.Conversations(connection, now)
         self.messages = repositories.Messages(connection, now)
+        self.summaries = repositories.Summaries(connection, now)
         self.attachments = repositories.Attachments(connection, now)
         self.turns = TurnQueue(connection, now)
         self.steps = repositories.Steps(connection, now)

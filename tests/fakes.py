@@ -12,6 +12,7 @@ from uuid import UUID
 
 from core import turns
 from core.ids import new_id
+from core.llm import summary
 from core.models import JSON, TokenUsage, ToolRequest, Turn
 from core.ports import ModelRequest, RoundEnd, TextChunk, UnitOfWork
 from core.turns import ClaimRules
@@ -133,9 +134,19 @@ class ScriptedModel:
 
 
 def said(request: ModelRequest) -> list[str]:
-    """What the people in a request said, the agent's notes on time and task left out."""
+    """What the people in a request said, the agent's notes on time and task and the summary left out."""
     texts = [str(message["content"]) for message in request.messages if message["role"] == "user"]
-    return [text.split("\n\n<context>")[0] for text in texts]
+    return [text.split("\n\n<context>")[0] for text in texts if not text.startswith("<summary>")]
+
+
+def summarised(request: ModelRequest) -> str:
+    """What a request tells of what was said before; empty where it tells nothing."""
+    texts = [str(message["content"]) for message in request.messages if str(message["content"]).startswith("<summary>")]
+    return texts[0].removesuffix("\n</summary>").partition("\n\n")[2] if texts else ""
+
+
+def asks_for_summary(request: ModelRequest) -> bool:
+    return bool(request.messages[0]["content"] == summary.INSTRUCTIONS)
 
 
 def results(request: ModelRequest) -> list[Any]:

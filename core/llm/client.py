@@ -97,7 +97,7 @@ class LiteLLM:
         }
         if _map_entry(litellm, request.model).get("supports_sampling_params") is not False:
             arguments["temperature"] = self._settings.temperature
-        return arguments | _tools(request, provider) | _caching(provider) | self._access(provider)
+        return arguments | _tools(request, provider) | _caching(request, provider) | self._access(provider)
 
     def _access(self, provider: Provider | None) -> JSON:
         """The key and the address, from our settings rather than from the process's environment, which litellm would read."""
@@ -297,11 +297,18 @@ def _tools(request: ModelRequest, provider: Provider | None) -> JSON:
     return {"tools": copy.deepcopy(list(request.tools)), "tool_choice": "none"}
 
 
-def _caching(provider: Provider | None) -> JSON:
-    """Anthropic caches only what is marked: the system text and all up to the last message."""
+def _caching(request: ModelRequest, provider: Provider | None) -> JSON:
+    """Anthropic caches only what is marked, at four places at most: the system text, the ends of the last two turns, the last message.
+
+    A turn's newest message changes when the next one begins, so what lies behind it is not found again; the end of the turn before is.
+    It is marked twice, in two turns: Anthropic looks back from a mark over 20 blocks only, and a turn may have more.
+    """
     if provider is None or provider.id != "anthropic":
         return {}
-    return {"cache_control_injection_points": [{"location": "message", "role": "system"}, {"location": "message", "index": -1}]}
+    asked = [index for index, message in enumerate(request.messages) if message["role"] == "user"]
+    places = {index - 1 for index in asked[-2:]} | {len(request.messages) - 1}
+    marks: list[JSON] = [{"location": "message", "index": index} for index in sorted(places) if index > 0]
+    return {"cache_control_injection_points": [{"location": "message", "role": "system"}, *marks]}
 
 
 def _map_entry(litellm: Any, model: str) -> Mapping[str, Any]:

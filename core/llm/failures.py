@@ -51,6 +51,23 @@ def failure(reason: Reason, model: str, *, variables: tuple[str, ...] = (), retr
     return kind(f"{sentence} ({hint})" if hint else sentence, reason=reason.value, retry_after=retry_after)
 
 
+def why(reason: str) -> str:
+    """Why a model did not answer, in few words that follow its name."""
+    return _WHY.get(reason, "failed")
+
+
+_WHY: Mapping[str, str] = {
+    Reason.RATE_LIMITED: "is busy",
+    Reason.UNAVAILABLE: "is busy",
+    Reason.TIMEOUT: "takes too long",
+    Reason.KEY_MISSING: "has no key",
+    Reason.KEY_REJECTED: "has a wrong key",
+    Reason.OUT_OF_CREDIT: "has no credit left",
+    Reason.MODEL_UNKNOWN: "is not known",
+    Reason.NOT_INSTALLED: "is not installed",
+}
+
+
 def classify(exc: BaseException, model: str, *, begun: bool = False, now: datetime | None = None) -> ModelError:
     """The error that `exc`, raised by litellm or by what lies below it, means to us.
 

@@ -22,11 +22,21 @@ async def first_seq(history: History, request: ModelRequest, model: ChatModel, p
     # A token is never less than a character, so what fits by characters needs no counting.
     if characters < budget * CUT_ABOVE or await _tokens(history, request, model, present) <= budget * CUT_ABOVE:
         return present
+    return await cut(history, request, model, present, budget)
+
+
+async def cut(history: History, request: ModelRequest, model: ChatModel, present: int, budget: int) -> int:
+    """The first turn behind `present` from which on no more than 40 % of `budget` is filled; the last one where it always is more, and
+    `present` where that is the last one."""
     starts = [seq for seq, _ in history.turns if seq > present]
-    for seq in starts:
-        if await _tokens(history, request, model, seq) <= budget * CUT_TO:
-            return seq
-    return starts[-1] if starts else present
+    low, high = 0, len(starts) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if await _tokens(history, request, model, starts[middle]) <= budget * CUT_TO:
+            high = middle
+        else:
+            low = middle + 1
+    return starts[low] if starts else present
 
 
 async def _tokens(history: History, request: ModelRequest, model: ChatModel, from_seq: int) -> int:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from core.frames import Frame
+from core.llm.failures import why
 from core.models import JSON
 from onethread.terminal import text as texts
 from onethread.terminal.state import Entry, Talk
@@ -265,13 +266,19 @@ def shown_arguments(arguments: JSON) -> str:
 def spent(metadata: JSON) -> str:
     """`demo/offline · 120 in · 34 out · $0.0012 · 1.2 s`"""
     about = "~" if metadata.get("estimated") else ""
-    parts = [one_line(str(metadata.get("model", "")), 60)]
+    parts = [one_line(str(metadata.get("model", "")), 60), _instead(metadata)]
     if "tokens_in" in metadata:
         cached = f" ({metadata['tokens_cached']:,} cached)" if metadata.get("tokens_cached") else ""
         parts += [f"{about}{metadata['tokens_in']:,} in{cached}", f"{about}{metadata['tokens_out']:,} out", price(metadata.get("cost"))]
     if "seconds" in metadata:
         parts.append(f"{metadata['seconds']} s")
     return " · ".join(part for part in parts if part)
+
+
+def _instead(metadata: JSON) -> str:
+    """`instead of openai/x, which is busy`"""
+    model = metadata.get("fallback_from")
+    return f"instead of {one_line(str(model), 60)}, which {why(str(metadata.get('fallback_reason')))}" if model else ""
 
 
 def price(cost: str | Decimal | None) -> str:

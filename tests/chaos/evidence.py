@@ -90,11 +90,12 @@ class Evidence:
                 yield f"{_key(turn)}: its rounds are {steps[turn['id']]}"
         for row in self.rows(
             "SELECT turns.conversation_id, count(*) AS steps,"
-            " (SELECT count(*) FROM usage WHERE usage.conversation_id = turns.conversation_id) AS used"
+            " (SELECT count(*) FROM usage WHERE usage.conversation_id = turns.conversation_id) AS used,"
+            " (SELECT count(*) FROM summaries WHERE summaries.conversation_id = turns.conversation_id) AS summaries"
             " FROM steps JOIN turns ON turns.id = steps.turn_id GROUP BY 1"
         ):
-            if row["steps"] != row["used"]:
-                yield f"{row['steps']} rounds, but {row['used']} rows of usage"
+            if row["steps"] + row["summaries"] != row["used"]:
+                yield f"{row['steps']} rounds and {row['summaries']} summaries, but {row['used']} rows of usage"
 
     def _effects(self, turns: list[sqlite3.Row]) -> Iterator[str]:
         made = Counter(row["title"] for row in self.rows("SELECT title FROM tasks"))

@@ -15,14 +15,14 @@ from typing import Any
 from sqlalchemy import update
 
 from core.events import StateEvent, TaskChanged, ToolCallChanged, TurnChanged
-from core.models import TurnStatus
+from core.models import Summary, TurnStatus
 from core.ports import ChatModel, Draft, Lease, ModelRequest, RoundEnd, TextChunk
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Tool
 from onethread import bootstrap
-from storage import schema
-from storage.repositories import Messages
+from storage import repositories, schema
+from storage.repositories import Messages, Summaries
 from storage.turn_queue import TurnQueue
 from storage.unit_of_work import Database, UnitOfWork
 
@@ -43,6 +43,8 @@ class Point(StrEnum):
     AFTER_THE_SECOND_TOOL = "after the second tool's transaction"
     BEFORE_FINISH = "in the transaction that finishes the turn"
     AFTER_FINISH = "after the turn was finished"
+    BEFORE_THE_SUMMARYS_COMMIT = "in the transaction that stores a summary"
+    AFTER_THE_SUMMARYS_COMMIT = "after a summary was stored, before it is used"
     WHILE_PARKED = "while the turn waits for an approval"
 
 
@@ -55,6 +57,8 @@ class Sabotage:
     """Nothing asks any more whether the lease still holds: the negative control."""
     asks_approval: bool = False
     """create_task needs a person's approval. No sabotage, but the point WHILE_PARKED needs it."""
+    window_tokens: int = 0
+    """The model's context window, where it is to be smaller than it is. No sabotage, but summaries need it."""
 
 
 def overrides(sabotage: Sabotage) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def overrides(sabotage: Sabotage) -> dict[str, Any]:
     if sabotage.dies:
         _DyingDatabase.dies = sabotage.dies
         bootstrap.Database = _DyingDatabase  # type: ignore[attr-defined]
+        repositories.Summaries = _Summaries  # type: ignore[misc]
     tools = (*task_tools.TOOLS, *agent_tools.TOOLS)
     return {"tools": [_asking(tool) for tool in tools]} if sabotage.asks_approval else {}
 
@@ -95,7 +100,7 @@ class DyingModel:
         return await self._model.count_tokens(request)
 
     async def context_window(self, model: str) -> int:
-        return await self._model.context_window(model)
+        return self._sabotage.window_tokens or await self._model.context_window(model)
 
     async def _die_in_the_text(self) -> None:
         match self._sabotage.dies:
@@ -110,6 +115,16 @@ class DyingModel:
         return bool(self._sabotage.poison) and said[-1].startswith(self._sabotage.poison)
 
 
+class _Summaries(Summaries):
+    """Remembers whether one was stored in this transaction, which no event reports."""
+
+    stored = False
+
+    async def add(self, summary: Summary) -> None:
+        await super().add(summary)
+        self.stored = True
+
+
 class _DyingDatabase(Database):
     """Knows a transaction by what it reports."""
 
@@ -120,7 +135,7 @@ class _DyingDatabase(Database):
     async def write(self) -> AsyncIterator[UnitOfWork]:
         async with super().write() as unit:
             yield unit
-            happened = set(self._points(unit.events))
+            happened = {*self._points(unit.events), *_stored_summary(unit)}
             if self.dies in happened and self.dies.name.startswith("BEFORE"):
                 die()
         if self.dies in happened:
@@ -141,6 +156,11 @@ class _DyingDatabase(Database):
                     yield from [Point.AFTER_THE_SECOND_TOOL] if self._tools_done == 2 else []
                 case ToolCallChanged(index=1) if not self._tools_done:
                     yield from (Point.BEFORE_THE_STEP, Point.AFTER_THE_STEP)
+
+
+def _stored_summary(unit: UnitOfWork) -> Iterator[Point]:
+    if isinstance(unit.summaries, _Summaries) and unit.summaries.stored:
+        yield from (Point.BEFORE_THE_SUMMARYS_COMMIT, Point.AFTER_THE_SUMMARYS_COMMIT)
 
 
 async def _unfenced(self: TurnQueue, lease: Lease) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 from core.llm.history import joined
 from tests.emulators.raw_provider import Ending, Reply, ToolUse
 
+SUMMARY = "a summary"
+"""The key of all requests for one."""
 MOST_FAULTS_IN_A_ROUND = 2
 """One fewer than the policy allows, so that a turn is given up only where a test means it."""
 FAULTS = ("429", "429 with Retry-After", "500", "clean EOF", "[DONE] without finish", "refused to answer", "disconnect")
@@ -56,6 +58,9 @@ class Talker:
 
     def __call__(self, body: dict[str, Any], _: int) -> Reply:
         messages = body["messages"]
+        if "tools" not in body:
+            self.asked[SUMMARY] += 1
+            return Reply(text=("They ", "spoke."))
         key = _key([message for message in messages if message["role"] == "user"][-1])
         after_tools = messages[-1]["role"] == "tool"
         self.asked[key] += 1

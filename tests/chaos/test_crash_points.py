@@ -18,11 +18,13 @@ from tests.chaos.fleet import RETRIES, Fleet, WorkerProcess, fork_server_context
 from tests.chaos.fork_server import look_around
 from tests.chaos.people import Office, office
 from tests.chaos.sabotage import Point, Sabotage
-from tests.chaos.talker import Talker, answer
+from tests.chaos.talker import SUMMARY, Talker, answer
 from tests.emulators.raw_provider import RawProvider
 
 KEY = "k0026"  # says something before its tools, and then a text long enough to die in
 POISON = "poison"
+NARROW = 3_000
+"""Tokens: a window that the second message moves, after a long first one."""
 RULES = WorkerRules(lease_seconds=3.0, heartbeat_seconds=0.4, poll_seconds=0.2, shutdown_seconds=5.0, retries=RETRIES)
 CALM = replace(RULES, lease_seconds=600)
 """For a worker that must not lose its lease, however slow the machine is."""
@@ -79,6 +81,26 @@ async def test_a_turn_whose_worker_dies_is_ended_by_another_without_doing_anythi
     if point is Point.AFTER_A_DRAFT:
         assert 20 < len(left_behind.content) < len(answer(KEY))
         assert answer(KEY).startswith(left_behind.content)
+
+
+@pytest.mark.parametrize(
+    ("point", "summaries"), [(Point.BEFORE_THE_SUMMARYS_COMMIT, 2), (Point.AFTER_THE_SUMMARYS_COMMIT, 1)], ids=["before", "after"]
+)
+async def test_a_summary_that_was_stored_is_not_made_again(tmp_path: Path, point: Point, summaries: int) -> None:
+    async with scene(tmp_path, Talker()) as on:
+        on.fleet.sabotage = Sabotage(window_tokens=NARROW)
+        first = await on.fleet.start()
+        assert await on.people.ended(await on.people.post(on.conversation_id, "k0001 " + "please " * 1_300)) is TurnStatus.SUCCEEDED
+        first.kill()
+        on.fleet.sabotage = Sabotage(dies=point, window_tokens=NARROW)
+        turn_id = await on.people.post(on.conversation_id, f"{KEY} please")
+        assert await (await on.fleet.start()).ended(30) == -9
+        on.fleet.sabotage = Sabotage(window_tokens=NARROW)
+        await on.fleet.start(rules=CALM)
+        assert await on.people.ended(turn_id) is TurnStatus.SUCCEEDED
+        assert on.talker.asked == {"k0001": 2, KEY: 2, SUMMARY: summaries}
+        assert on.evidence.rows("SELECT covers_to, text FROM summaries") != []
+        assert on.evidence.violations(["k0001", KEY]) == []
 
 
 @pytest.mark.parametrize("decision", Decision)

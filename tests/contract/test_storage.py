@@ -23,7 +23,20 @@ from core.ids import new_id
 from core.limits import ModelLimits
 from core.live import LiveEvents
 from core.messages import PostingRules
-from core.models import InboxEntry, InboxKey, ModelPause, Posted, Step, ToolCall, ToolCallState, ToolRequest, Turn, TurnStatus, UsageEntry
+from core.models import (
+    InboxEntry,
+    InboxKey,
+    ModelPause,
+    Posted,
+    Step,
+    Summary,
+    ToolCall,
+    ToolCallState,
+    ToolRequest,
+    Turn,
+    TurnStatus,
+    UsageEntry,
+)
 from core.ports import Draft, Lease, Storage, TaskFilter
 from core.retries import RetryPolicy
 from storage.engine import engines, is_postgres
@@ -337,6 +350,20 @@ async def test_a_claim_passes_over_what_is_not_due_or_paused(subject: Subject) -
     assert await claims(20) == [paused.turn_id]
 
 
+async def test_turns_that_wait_for_a_model_are_those_that_it_could_answer_now(subject: Subject) -> None:
+    chat = (await subject.post(model="one/model")).conversation_id
+    await subject.post(chat, model="one/model")  # behind the first
+    await subject.post(model="other/model")
+    later, second = await subject.post(model="one/model"), await subject.post(model="one/model")
+    async with subject.storage.write() as uow:
+        assert later.turn_id
+        await uow.turns.update(later.turn_id, run_after=uow.now + timedelta(seconds=1))
+    async with subject.storage.write() as uow:
+        due = await uow.turns.due("one/model", uow.now)
+    assert {turn.conversation_id for turn in due} == {chat, second.conversation_id}
+    assert len(due) == 2
+
+
 async def test_the_fence_holds_for_the_newest_lease_of_a_running_turn_only(subject: Subject) -> None:
     posted = await subject.post()
     assert posted.turn_id
@@ -534,6 +561,24 @@ async def test_what_no_database_or_surface_can_hold_is_replaced_wherever_it_come
 
 
 # --- what repositories promise ---
+
+
+async def test_the_newest_summary_counts_and_those_that_tell_of_a_message_are_discarded(subject: Subject) -> None:
+    here, elsewhere = (await subject.post()).conversation_id, (await subject.post()).conversation_id
+    made = [_summary(subject, here, covers_to) for covers_to in (4, 8, 12)]
+    async with subject.storage.write() as uow:
+        for summary in (*made, _summary(subject, elsewhere, 12)):
+            await uow.summaries.add(summary)
+        assert await uow.summaries.latest(here) == made[2]
+        assert not await uow.summaries.discard(here, 13)
+        assert await uow.summaries.discard(here, 8)
+        assert await uow.summaries.latest(here) == made[0]
+        assert await uow.summaries.latest(elsewhere)
+
+
+def _summary(subject: Subject, conversation_id: UUID, covers_to: int) -> Summary:
+    now = subject.clock.now()
+    return Summary(conversation_id=conversation_id, covers_to=covers_to, text="They spoke.", model="m", tokens=3, created_at=now)
 
 
 async def test_the_inbox_takes_an_event_in_once(subject: Subject) -> None:

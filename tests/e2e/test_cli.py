@@ -343,6 +343,15 @@ def test_a_postgresql_database_needs_nothing_but_its_address(shell: Shell, postg
     assert "cret" not in well.out + talk.out + talk.err
 
 
+def test_doctor_shows_the_fallbacks_and_which_of_them_has_no_key(prompt: Prompt) -> None:
+    seen = prompt.run("doctor", ONETHREAD_FALLBACK_MODELS="gpt-4o, ollama_chat/llama3.1", ONETHREAD_MODEL="demo/offline")
+
+    assert seen.code == 0
+    assert "ONETHREAD_FALLBACK_MODELS=openai/gpt-4o,ollama_chat/llama3.1 (from the environment)" in seen.out
+    assert "! fallback model: openai/gpt-4o has no key\n    It is passed over. Set OPENAI_API_KEY." in seen.out
+    assert "✔ fallback model: ollama_chat/llama3.1\n" in seen.out
+
+
 # --- chat in a pipe, worker ---
 
 

@@ -306,6 +306,20 @@ async def test_limits_and_cache_marks_are_sent_to_anthropic() -> None:
     assert body["messages"][-1]["content"][-1]["cache_control"] == {"type": "ephemeral"}
 
 
+async def test_anthropic_is_told_where_the_last_two_turns_end() -> None:
+    messages = [{"role": "system", "content": "Be brief."}]
+    for number in range(3):
+        messages += [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": f"answer {number}"}]
+    async with RawProvider() as provider:
+        await _end(
+            _client(provider.url), ModelRequest(model=ROUTES["anthropic"], messages=[*messages, {"role": "user", "content": "go on"}])
+        )
+        [body] = provider.requests
+
+    marked = [message["content"][-1]["text"] for message in body["messages"] if "cache_control" in json.dumps(message)]
+    assert marked == ["answer 1", "answer 2", "go on"]
+
+
 async def test_a_model_that_refuses_a_temperature_is_sent_none() -> None:
     async with RawProvider() as provider:
         await _end(_client(provider.url), _request("anthropic/claude-sonnet-5-5"))

@@ -6,6 +6,7 @@ moves it, so times are exact and nothing is tried again by itself.
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -339,6 +340,38 @@ async def test_a_failed_attempt_is_stored_as_what_it_was(desk: Desk, reply: Repl
 
 async def test_a_conversation_that_is_too_long_is_given_up(desk: Desk) -> None:
     await _expect(desk, says_no(400, TOO_LONG[desk.route]), refused("CONTEXT_TOO_LONG"))
+
+
+@only("openai", "anthropic")
+async def test_a_conversation_that_is_too_long_is_summarised_and_asked_once_more(desk: Desk) -> None:
+    desk.will(Reply())
+    first = await desk.post("k1 " + "word " * 50)
+    await desk.left(first)
+    desk.will(says_no(400, TOO_LONG[desk.route]), Reply(text=("They spoke ", "of k1.")), Reply(text=("Gladly.",)))
+
+    seen = await desk.left(await desk.post("k2 go on", conversation_id=first.conversation_id))
+
+    assert (seen.turn.status, seen.turn.failures, seen.turn.lease_token, seen.reply.content) == ("succeeded", 0, 1, "Gladly.")
+    assert desk.provider is not None
+    whole, summary, shortened = (json.dumps(body["messages"]) for body in desk.provider.requests[-3:])
+    assert ("k1 word" in whole, "k1 word" in summary, "k1 word" in shortened) == (True, True, False)
+    assert "They spoke of k1." in shortened
+    assert "tools" not in desk.provider.requests[-2]
+    assert (await desk.ledger(first)).tokens_in == 3 * Usage().tokens_in
+
+
+@only("openai", "anthropic")
+async def test_a_conversation_that_stays_too_long_is_given_up_after_two_requests_and_a_summary(desk: Desk) -> None:
+    desk.will(Reply())
+    first = await desk.post("k1 " + "word " * 50)
+    await desk.left(first)
+    no = says_no(400, TOO_LONG[desk.route])
+    desk.will(no, Reply(text=("They spoke.",)), no)
+
+    seen = await desk.left(await desk.post("k2 go on", conversation_id=first.conversation_id))
+
+    _check(desk, seen, refused("CONTEXT_TOO_LONG"))
+    assert desk.requests == 3
 
 
 async def test_what_the_provider_declines_is_given_up(desk: Desk) -> None:

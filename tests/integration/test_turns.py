@@ -302,18 +302,6 @@ async def test_a_question_ends_the_turn(world: World) -> None:
     assert said(world.model.requests[1]) == ["Do it", "A"]
 
 
-async def test_a_long_conversation_is_cut_once_and_stays_cut(world: World) -> None:
-    world.model.window_tokens = 4_000
-    world.model.count = lambda request: 1_000 * len(said(request))
-    chat = await world.chat()
-    async with world.working():
-        for number in range(6):
-            await world.ask(chat.id, f"{number} " + "x" * 3_000)
-
-    shown = [[text.split()[0] for text in said(request)] for request in world.model.requests]
-    assert shown == [["0"], ["0", "1"], ["0", "1", "2"], ["3"], ["3", "4"], ["3", "4", "5"]]
-
-
 # --- failures ---
 
 

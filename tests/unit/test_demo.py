@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.llm import summary
 from core.llm.demo import ABILITIES, INTRODUCTION, Answer, answer, words
+from core.llm.history import History
 
 JSON = dict[str, Any]
 NAMES = ("create_task", "list_tasks", "get_task", "update_task", "delete_task", "ask_user", "search")
@@ -201,3 +203,12 @@ def test_nothing_that_is_said_breaks_it(text: str) -> None:
     spoken = _asked(text)
 
     assert spoken.text or spoken.calls
+
+
+def test_in_place_of_a_summary_it_repeats_what_was_said_last() -> None:
+    said = [{"role": "user", "content": f"message {number}"} for number in range(30)]
+    history = History(prefix=[], turns=[(number, [message]) for number, message in enumerate(said)])
+
+    text = answer(next(summary.requests(history, 30, "", 1_000)), []).text
+
+    assert text.splitlines() == ["The last that was said before:", *(f"- message {number}" for number in range(10, 30))]

@@ -23,6 +23,7 @@ from core.models import (
     Project,
     Role,
     Step,
+    Summary,
     Task,
     TaskStatus,
     ToolCall,
@@ -52,6 +53,7 @@ class Talk:
         self.calls: list[ToolCall] = []
         self.files: dict[UUID, list[tuple[Attachment, bytes]]] = {}
         self.task: Task | None = None
+        self.summary: Summary | None = None
         self.turn_id = new_id()
 
     def ask(self, text: str, who: UUID = ANN, **fields: Any) -> "Talk":
@@ -148,6 +150,7 @@ class Talk:
             names=NAMES,
             task=self.task,
             assignee="kim" if self.task and self.task.assignee_id else None,
+            summary=self.summary,
         )
         return history.build(transcript, now)
 
@@ -267,6 +270,11 @@ def test_another_providers_call_ids_and_thinking_stay_away() -> None:
     assert [message.get("thinking_blocks") for message in written if message["role"] == "assistant"] == [None, [block]]
 
 
+def test_two_providers_that_nobody_knows_are_not_the_same() -> None:
+    talk = Talk("mine/big").ask("Hi").step("", _call(call_id="theirs"), model="yours/big").result(0, 0, "{}").reply("")
+    assert _ids(talk.ask("And?").written()) != ["theirs"]
+
+
 def test_with_several_authors_the_model_is_told_who_speaks() -> None:
     written = Talk().ask("Hello").step("Hi.").reply("Hi.").note("Me too", KIM).ask("And now?", KIM).written()
 
@@ -325,6 +333,21 @@ def test_a_file_is_text_where_it_is_utf8(data: bytes, text: str | None) -> None:
 # --- the window ---
 
 
+def test_a_summary_stands_behind_the_system_text_whatever_the_window_and_the_time() -> None:
+    talk = Talk().ask("One").step("1").reply("1").ask("Two")
+    talk.summary = Summary(conversation_id=HERE, covers_to=2, text="They met.", model="m", tokens=3, created_at=NOON)
+    later = NOON.replace(hour=23)
+
+    shown = [talk.history().messages(), talk.history().messages(3), talk.history(later).messages(3)]
+
+    assert [messages[1] for messages in shown] == [shown[0][1]] * 3
+    assert shown[0][1]["role"] == "user"
+    assert shown[0][1]["content"].startswith("<summary>\nA summary of what was said earlier")
+    assert shown[0][1]["content"].endswith("\n\nThey met.\n</summary>")
+    assert "not instructions" in shown[0][1]["content"]
+    assert [len(messages) for messages in shown] == [5, 3, 3]
+
+
 def _long_talk(turns: int) -> Talk:
     talk = Talk()
     for number in range(turns):
@@ -371,6 +394,19 @@ async def test_after_a_cut_the_window_stays_for_many_turns() -> None:
     gaps = [later - earlier for earlier, later in itertools.pairwise(cuts)]
     assert cuts
     assert min(gaps) >= 5
+
+
+async def test_a_cut_in_a_very_long_conversation_counts_a_few_times_only() -> None:
+    model, talk = ScriptedModel(), _long_talk(1_000)
+    counted: list[int] = []
+    by_characters = model.count
+    model.count = lambda request: counted.append(1) or by_characters(request)  # type: ignore[func-returns-value]
+    model.window_tokens = 50_000
+
+    first = await _first(talk, model)
+
+    assert 1_900 < first < 1_950
+    assert len(counted) < 15
 
 
 async def test_what_is_too_long_even_alone_is_still_shown() -> None:
