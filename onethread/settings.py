@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     @property
     def database_shown(self) -> str:
         """The database's address without its password."""
-        return re.sub(r"(//[^/:@]*):[^@]*@", r"\1:***@", self.database)
+        return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(//[^/:@]*):.*@", r"\1:***@", self.database))
 
     @property
     def default_model(self) -> str:

@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: how they are opened, what bounds them, and how a dead one is noticed without asking it."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ _BOUNDS = {
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",  # no statement here runs long enough to be worth compiling
 }
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+"""In seconds, the last in milliseconds."""
 _CHECK = "Check that it runs, and ONETHREAD_DATABASE_URL."
 _SESSION_ENDED = ("08", "57P", "25006")
 """The beginnings of SQLSTATEs after which only a new connection helps; 25006: this server was demoted, another one takes the writes."""
@@ -45,7 +48,7 @@ async def connect(url: URL, name: str, **server_settings: str) -> asyncpg.Connec
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
         settings = {"application_name": name, **_BOUNDS, **server_settings}
-        return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
     except asyncpg.PostgresError as error:
         raise StorageUnavailable(sentence_of(error.sqlstate) or f"The database refuses connections ({error.sqlstate}).") from None
     except TimeoutError:
@@ -54,6 +57,18 @@ async def connect(url: URL, name: str, **server_settings: str) -> asyncpg.Connec
         raise StorageUnavailable(f"The database server cannot be reached ({error.strerror or 'no connection'}). {_CHECK}") from None
     except (asyncpg.InterfaceError, ValueError):
         raise InvalidInput("ONETHREAD_DATABASE_URL has parameters that PostgreSQL does not know, or that do not fit together.") from None
+    _watch(connection)
+    return connection
+
+
+def _watch(connection: asyncpg.Connection) -> None:
+    """Lets the operating system end the connection when the server's machine is gone without a goodbye."""
+    line = connection._transport.get_extra_info("socket")  # asyncpg has no setting for it
+    if line.family != getattr(socket, "AF_UNIX", None):
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):  # each system knows some of them
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> AsyncEngine:

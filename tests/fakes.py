@@ -40,9 +40,9 @@ class Gate:
         self._reached = asyncio.Event()
         self._opened = asyncio.Event()
 
-    async def reached(self) -> None:
-        """Waits until a stream has come to this place, 5 s at most."""
-        async with asyncio.timeout(5):
+    async def reached(self, seconds: float = 5) -> None:
+        """Waits until a stream has come to this place."""
+        async with asyncio.timeout(seconds):
             await self._reached.wait()
 
     @property

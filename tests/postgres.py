@@ -71,16 +71,17 @@ class Server:
         self.start()
         asyncio.run(self._make_template())
 
-    def start(self) -> None:
-        self._run("pg_ctl", "-D", self._data, "-l", self._directory / "log", "-w", "-t", "30", "start")
+    def start(self, options: str = "") -> None:
+        """`options` as of the program postgres, such as `-c default_transaction_read_only=on`."""
+        self._run("pg_ctl", "-D", self._data, "-o", options, "-l", self._directory / "log", "-w", "-t", "30", "start")
 
     def stop(self, how: str = "fast") -> None:
         """`fast` ends connections first; `immediate` is what a power failure does."""
         self._run("pg_ctl", "-D", self._data, "-m", how, "-w", "-t", "30", "stop")
 
-    def restart(self, how: str = "fast") -> None:
+    def restart(self, how: str = "fast", options: str = "") -> None:
         self.stop(how)
-        self.start()
+        self.start(options)
 
     def remove(self) -> None:
         if (self._data / "postmaster.pid").exists():
