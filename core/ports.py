@@ -449,6 +449,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def version(self) -> str:
+        """The database's name and version."""
+        ...
+
     async def prune(self, now: datetime) -> Mapping[str, int]:
         """Removes what is only kept for a while; rows removed, by table."""
         ...

@@ -87,16 +87,18 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 async def _database(settings: Settings) -> list[Finding]:
     try:
         async with running(settings) as app:
-            return [_size(settings), *await _work(app)]
+            return [_stored(settings, await app.storage.version()), *await _work(app)]
     except OnethreadError as error:
         return [Finding("broken", f"database: {error}", f"It is at {settings.database_shown}")]
 
 
-def _size(settings: Settings) -> Finding:
-    path = Path(settings.database.partition("///")[2])
-    files = [each for each in (path, path.with_name(f"{path.name}-wal")) if settings.database.startswith("sqlite") and each.is_file()]
+def _stored(settings: Settings, version: str) -> Finding:
+    files: list[Path] = []
+    if settings.database.startswith("sqlite"):
+        path = Path(settings.database.partition("///")[2])
+        files = [each for each in (path, path.with_name(f"{path.name}-wal")) if each.is_file()]
     size = f", {sum(each.stat().st_size for each in files) / 1e6:.1f} MB" if files else ""
-    return Finding("fine", f"database: {settings.database_shown} (revision {head()}{size})")
+    return Finding("fine", f"database: {settings.database_shown} ({version}, revision {head()}{size})")
 
 
 async def _work(app: App) -> list[Finding]:

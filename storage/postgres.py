@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: how they are opened, what bounds them, and how a dead one is noticed without asking it."""
 
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -54,7 +55,9 @@ async def connect(url: URL, name: str, **server_settings: str) -> asyncpg.Connec
     except TimeoutError:
         raise StorageUnavailable(f"The database server does not answer. {_CHECK}") from None
     except OSError as error:
-        raise StorageUnavailable(f"The database server cannot be reached ({error.strerror or 'no connection'}). {_CHECK}") from None
+        raise StorageUnavailable(
+            f"The database server cannot be reached ({os.strerror(error.errno) if error.errno else 'no answer'}). {_CHECK}"
+        ) from None
     except (asyncpg.InterfaceError, ValueError):
         raise InvalidInput("ONETHREAD_DATABASE_URL has parameters that PostgreSQL does not know, or that do not fit together.") from None
     _watch(connection)

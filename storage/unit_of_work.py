@@ -94,6 +94,13 @@ class Database:
                     raise
                 await self._commit(transaction, unit)
 
+    async def version(self) -> str:
+        with told_in_our_words():
+            async with self._reader.connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    return f"PostgreSQL {(await connection.exec_driver_sql('SHOW server_version')).scalar_one()}"
+                return f"SQLite {(await connection.exec_driver_sql('SELECT sqlite_version()')).scalar_one()}"
+
     async def prune(self, now: datetime) -> Mapping[str, int]:
         kept = {
             schema.inbox.c.received_at: INBOX_KEPT,

@@ -127,24 +127,30 @@ async def test_connections_that_the_server_ended_are_replaced_unseen(postgres: S
 
 
 async def test_a_connection_lost_within_a_transaction_is_told_and_nothing_is_stored(postgres: Server, url: URL) -> None:
+    async def write() -> None:
+        async with storage.write() as uow:
+            await projects.default(uow)
+            await end_all(postgres, url)
+            await uow.projects.all()
+
     async with opened(url) as storage:
-        with pytest.raises(StorageUnavailable, match="connection was lost|starting or stopping"):
-            async with storage.write() as uow:
-                await projects.default(uow)
-                await end_all(postgres, url)
-                await uow.projects.all()
+        with pytest.raises(StorageUnavailable, match=r"connection was lost|starting or stopping"):
+            await write()
         async with storage.read() as uow:
             assert await uow.projects.all() == []
         assert await works(storage)
 
 
 async def test_a_connection_lost_at_the_commit_makes_everybody_look_again(postgres: Server, url: URL) -> None:
+    async def write() -> None:
+        async with storage.write() as uow:
+            await projects.default(uow)
+            await end_all(postgres, url)
+
     live = LiveEvents()
     async with opened(url, live) as storage:
         with live.subscribe() as events, pytest.raises(StorageUnavailable):
-            async with storage.write() as uow:
-                await projects.default(uow)
-                await end_all(postgres, url)
+            await write()
         assert events.waiting() == [Lagged()]
 
 

@@ -1,5 +1,6 @@
 """The command line as it is installed: its commands, their errors, `chat` in a pipe, and what `--help` may cost."""
 
+import asyncio
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import ONETHREAD, Prompt, Shell, environment
+from tests.postgres import Server
 
 HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi"}
 
@@ -186,6 +188,20 @@ def test_doctor_ends_with_1_when_the_default_model_has_no_key(prompt: Prompt) ->
 
     assert ill.code == 1
     assert "✕ default model: openai/gpt-4o has no key\n    Set OPENAI_API_KEY, or another ONETHREAD_MODEL." in ill.out
+
+
+@pytest.mark.requires("postgresql")
+def test_a_postgresql_database_needs_nothing_but_its_address(shell: Shell, postgres: Server) -> None:
+    asyncio.run(postgres.execute("CREATE DATABASE e2e OWNER onethread"))
+    address = postgres.url("e2e").set(drivername="postgres", password="se@cret").render_as_string(hide_password=False)
+
+    talk = shell.run("chat", "--json", stdin="create a task to buy milk\n", ONETHREAD_DATABASE_URL=address)
+    well = shell.run("doctor", ONETHREAD_DATABASE_URL=address)
+
+    assert (talk.code, well.code) == (0, 0)
+    assert "OT-1" in talk.out
+    assert f"database: postgres://onethread:***@127.0.0.1:{postgres.port}/e2e (PostgreSQL " in well.out
+    assert "cret" not in well.out + talk.out + talk.err
 
 
 # --- chat in a pipe, worker ---

@@ -401,6 +401,9 @@ class Breaking:
             yield uow
             await self._break()
 
+    async def version(self) -> str:
+        return await self._database.version()
+
     async def prune(self, now: datetime) -> Mapping[str, int]:
         return await self._database.prune(now)
 
