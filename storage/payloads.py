@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from core.events import Event, Lagged, StateEvent, TextDelta, from_json, to_json
-from core.text import utf16_len
+from core.text import clean, utf16_len
 
 NOTIFY = "SELECT pg_notify('onethread', payload) FROM unnest($1::text[]) AS payload"
 """Takes a list of payloads. Inside a transaction they are sent when it commits."""
@@ -54,7 +54,7 @@ def ping(origin: UUID) -> str:
 def _texts(events: Iterable[StateEvent | TextDelta]) -> Iterable[str]:
     for event in events:
         for each in _pieces(event) if isinstance(event, TextDelta) else (to_json(event),):
-            yield json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+            yield clean(json.dumps(each, ensure_ascii=False, separators=(",", ":")))
 
 
 def _pieces(delta: TextDelta) -> Iterable[list[object]]:

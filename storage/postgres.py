@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.errors import InvalidInput, StorageUnavailable
 from storage.failures import sentence_of
+from storage.texts import clean_parameters_of, json_text
 
 WRITERS = 10
 READERS = 5
@@ -78,12 +79,14 @@ def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         hide_parameters=True,
+        json_serializer=json_text,
         pool_size=size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
         pool_use_lifo=True,  # those in use have their statements prepared
         connect_args={"async_creator_fn": open_connection, "prepared_statement_cache_size": _STATEMENTS_KEPT},
     )
+    clean_parameters_of(engine.sync_engine)
 
     @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core.errors import StorageUnavailable
+from storage.texts import clean_parameters_of, json_text
 
 READERS = 5
 BUSY_SECONDS = 10.0
@@ -54,11 +55,13 @@ class SqliteEngine:
         self._engine = create_engine(
             url.set(drivername="sqlite+pysqlite"),
             hide_parameters=True,
+            json_serializer=json_text,
             pool_size=connections,
             max_overflow=0,
             pool_reset_on_return=None,  # a connection comes back committed or rolled back
             connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_SECONDS},
         )
+        clean_parameters_of(self._engine)
         self._reads_only = reads_only
         self._free = asyncio.Semaphore(connections)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="sqlite")

@@ -14,15 +14,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy.engine import URL
 
-from core import conversations, identity, messages, projects, tasks, turns
+from core import attachments, conversations, identity, messages, projects, tasks, turns
 from core.access import Principal
+from core.attachments import Upload
 from core.errors import Conflict, LeaseLost, OnethreadError
 from core.events import ConversationChanged, MessageAdded, TaskChanged
 from core.ids import new_id
 from core.limits import ModelLimits
 from core.live import LiveEvents
 from core.messages import PostingRules
-from core.models import InboxEntry, InboxKey, ModelPause, Posted, Step, Turn, TurnStatus, UsageEntry
+from core.models import InboxEntry, InboxKey, ModelPause, Posted, Step, ToolCall, ToolCallState, ToolRequest, Turn, TurnStatus, UsageEntry
 from core.ports import Draft, Lease, Storage, TaskFilter
 from core.retries import RetryPolicy
 from storage.engine import engines, is_postgres
@@ -477,6 +478,59 @@ async def test_a_round_is_stored_once_however_often(subject: Subject) -> None:
     async with subject.storage.read() as uow:
         assert await uow.steps.of_turns([turn.id]) == [step]
         assert (await uow.usage.of_conversation(turn.conversation_id)).tokens_in == USAGE.tokens_in
+
+
+async def test_what_no_database_or_surface_can_hold_is_replaced_wherever_it_comes_from(subject: Subject) -> None:
+    nasty, clean = "a\x00b\ud800c\\u0000🥛", "a\ufffdb\ufffdc\\u0000🥛"
+    posted = await subject.post(model=nasty)
+    turn = await subject.claim()
+    assert turn
+    step = Step(
+        turn_id=turn.id,
+        number=0,
+        content=nasty,
+        tool_requests=(ToolRequest(call_id=nasty, name=nasty, arguments=nasty),),
+        finish_reason="tool_calls",
+        model="m",
+        usage=USAGE,
+        thinking=({nasty: [nasty, {"deep": nasty}]},),
+        created_at=subject.clock.now(),
+    )
+    call = ToolCall(
+        turn_id=turn.id,
+        step=0,
+        index=0,
+        name=nasty,
+        arguments={nasty: nasty},
+        state=ToolCallState.DONE,
+        result=nasty,
+        created_at=subject.clock.now(),
+    )
+    async with subject.storage.write() as uow:
+        await uow.steps.add(step)
+        await uow.tool_calls.put(call)
+        await uow.messages.update(posted.message_id, content=nasty, metadata={"error": {"message": nasty}})
+        await uow.turns.update(turn.id, error=nasty)
+        message = await uow.messages.get(posted.message_id)
+        assert message
+        upload = Upload(name="x.txt", media_type=nasty, data=nasty.encode("utf-8", "surrogatepass"))
+        await attachments.add(uow, message, [upload])
+    async with subject.storage.read() as uow:
+        assert await uow.users.by_name(nasty) is None
+        assert await uow.tasks.by_ref(nasty, subject.admin) is None
+        assert [each.id for each in await uow.messages.search(subject.admin, nasty, limit=5)] == [posted.message_id]
+        found = await uow.messages.get(posted.message_id)
+        [stored_step], [stored_call] = await uow.steps.of_turns([turn.id]), await uow.tool_calls.of_turns([turn.id])
+        [file] = await uow.attachments.of_messages([posted.message_id])
+        data = await uow.attachments.data(file.id)
+    assert found
+    assert (found.content, found.metadata) == (clean, {"error": {"message": clean}})
+    assert (stored_step.content, stored_step.thinking) == (clean, ({clean: [clean, {"deep": clean}]},))
+    assert stored_step.tool_requests == (ToolRequest(call_id=clean, name=clean, arguments=clean),)
+    assert (stored_call.name, stored_call.arguments, stored_call.result) == (clean, {clean: clean}, clean)
+    assert (file.media_type, data) == (clean, upload.data)
+    after = await subject.get(posted)
+    assert (after.model, after.error) == (clean, clean)
 
 
 # --- what repositories promise ---

@@ -214,7 +214,7 @@ async def test_what_a_newer_version_tells_makes_everybody_look_again(postgres: S
 
 def test_a_payload_is_never_too_long_and_loses_nothing() -> None:
     here, reply = new_id(), new_id()
-    texts = ["x" * 100_000, "\u0001" * 5_000, "🥛" * 3_000, '"\\' * 4_000, "short"]
+    texts = ["x" * 100_000, "\u0001" * 5_000, "🥛" * 3_000, '"\\' * 4_000, "short", "\ud800"]
     sent, offset = [], 0
     for text in texts:
         sent.append(TextDelta(conversation_id=here, message_id=reply, stream_no=1, offset=offset, text=text))
@@ -226,6 +226,6 @@ def test_a_payload_is_never_too_long_and_loses_nothing() -> None:
     assert max(len(each.encode()) for each in payloads) < 8_000
     events = [event for payload in payloads for event in unpack(payload)]
     deltas = [each for each in events if isinstance(each, TextDelta)]
-    assert "".join(each.text for each in deltas) == "".join(texts)
+    assert "".join(each.text for each in deltas) == "".join(texts).replace("\ud800", "\ufffd")
     assert all(after.offset == before.offset + utf16_len(before.text) for before, after in pairwise(deltas))
     assert events[len(deltas) :] == sent_state
