@@ -54,13 +54,13 @@ def ping(origin: UUID) -> str:
 def _texts(events: Iterable[StateEvent | TextDelta]) -> Iterable[str]:
     for event in events:
         for each in _pieces(event) if isinstance(event, TextDelta) else (to_json(event),):
-            yield clean(json.dumps(each, ensure_ascii=False, separators=(",", ":")))
+            yield json.dumps(each, ensure_ascii=False, separators=(",", ":"))
 
 
 def _pieces(delta: TextDelta) -> Iterable[list[object]]:
-    offset = delta.offset
-    for begin in range(0, len(delta.text), _MAX_CHARACTERS):
-        text = delta.text[begin : begin + _MAX_CHARACTERS]
+    whole, offset = clean(delta.text), delta.offset
+    for begin in range(0, len(whole), _MAX_CHARACTERS):
+        text = whole[begin : begin + _MAX_CHARACTERS]
         yield [delta.conversation_id.hex, delta.message_id.hex, delta.stream_no, offset, text]
         offset += utf16_len(text)
 
