@@ -119,6 +119,15 @@ def test_an_address_of_another_kind_is_refused_without_its_password(address: str
     assert told.value.__cause__ is None
 
 
+async def test_of_several_hosts_the_one_that_answers_is_used(postgres: Server, url: URL) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        ports = f"{closed.getsockname()[1]},{postgres.port}"
+        hosts = f"?host=127.0.0.1,127.0.0.1&port={ports}&target_session_attrs=read-write"
+        async with opened(database_url(f"postgresql://onethread@/{url.database}{hosts}")) as storage:
+            assert await works(storage)
+
+
 async def test_connections_that_the_server_ended_are_replaced_unseen(postgres: Server, url: URL) -> None:
     async with opened(url) as storage:
         assert await works(storage)
