@@ -8,6 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core.errors import Conflict, StorageUnavailable
 
+READ_ONLY = "25006"
 _UNIQUE_VIOLATION = "23505"
 
 
@@ -53,7 +54,7 @@ _NO_ACCESS = "The database refuses the user or password in ONETHREAD_DATABASE_UR
 _DAMAGED = "The database is damaged. Restore it from a backup."
 
 _STATES = {
-    "25006": "The database takes no changes at the moment, perhaps because another server took over. Try again in a moment.",
+    READ_ONLY: "The database takes no changes at the moment, perhaps because another server took over. Try again in a moment.",
     "25P03": _LOST,
     "3D000": "ONETHREAD_DATABASE_URL names a database that does not exist. Create it first, for example with createdb.",
     "40001": _COLLISION,

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.errors import InvalidInput, StorageUnavailable
-from storage.failures import sentence_of
+from storage.failures import READ_ONLY, sentence_of
 from storage.texts import clean_parameters_of, json_text
 
 WRITERS = 10
@@ -29,8 +29,8 @@ _BOUNDS = {
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """In seconds, the last in milliseconds."""
 _CHECK = "Check that it runs, and ONETHREAD_DATABASE_URL."
-_SESSION_ENDED = ("08", "57P", "25006")
-"""The beginnings of SQLSTATEs after which only a new connection helps; 25006: this server was demoted, another one takes the writes."""
+_SESSION_ENDED = ("08", "57P", READ_ONLY)
+"""The beginnings of SQLSTATEs after which only a new connection helps; the last: this server was demoted, another one takes the writes."""
 
 
 def postgres_writer(url: URL) -> AsyncEngine:
@@ -40,19 +40,27 @@ def postgres_writer(url: URL) -> AsyncEngine:
 
 def postgres_reader(url: URL) -> AsyncEngine:
     """A pool for consistent views that cannot write."""
-    view = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
-    return _pool(lambda: connect(url, "onethread reader", **view), size=READERS)
+
+    async def open_view() -> asyncpg.Connection:
+        connection = await connect(url, "onethread reader")
+        # Not as settings of the connection: `target_session_attrs=read-write` in the address would refuse it.
+        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return connection
+
+    return _pool(open_view, size=READERS)
 
 
-async def connect(url: URL, name: str, **server_settings: str) -> asyncpg.Connection:
+async def connect(url: URL, name: str) -> asyncpg.Connection:
     """A connection of its own; raises StorageUnavailable, or InvalidInput for an address with parameters that make no sense."""
     # asyncpg reads the address itself: it knows all that libpq allows there, such as several hosts, sslmode, and PGPASSWORD.
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        settings = {"application_name": name, **_BOUNDS, **server_settings}
+        settings = {"application_name": name, **_BOUNDS}
         connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
     except asyncpg.PostgresError as error:
         raise StorageUnavailable(sentence_of(error.sqlstate) or f"The database refuses connections ({error.sqlstate}).") from None
+    except asyncpg.TargetServerAttributeNotMatched:
+        raise StorageUnavailable(sentence_of(READ_ONLY) or "") from None
     except TimeoutError:
         raise StorageUnavailable(f"The database server does not answer. {_CHECK}") from None
     except OSError as error:

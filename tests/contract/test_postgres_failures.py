@@ -128,6 +128,15 @@ async def test_of_several_hosts_the_one_that_answers_is_used(postgres: Server, u
             assert await works(storage)
 
 
+async def test_a_server_that_takes_no_writes_where_they_are_wanted_is_told(postgres: Server, url: URL) -> None:
+    await postgres.execute(f"ALTER DATABASE {url.database} SET default_transaction_read_only = on")
+    async with opened(url.update_query_dict({"target_session_attrs": "read-write"})) as storage:
+        with pytest.raises(StorageUnavailable, match="takes no changes at the moment"):
+            await works(storage)
+        await postgres.execute(f"ALTER DATABASE {url.database} SET default_transaction_read_only = off")
+        assert await works(storage)
+
+
 async def test_connections_that_the_server_ended_are_replaced_unseen(postgres: Server, url: URL) -> None:
     async with opened(url) as storage:
         assert await works(storage)
