@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: how they are opened, what bounds them, and how a dead one is noticed without asking it."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -43,8 +44,12 @@ def postgres_reader(url: URL) -> AsyncEngine:
 
     async def open_view() -> asyncpg.Connection:
         connection = await connect(url, "onethread reader")
-        # Not as settings of the connection: `target_session_attrs=read-write` in the address would refuse it.
-        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        try:
+            # Not as settings of the connection: `target_session_attrs=read-write` in the address would refuse it.
+            await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     return _pool(open_view, size=READERS)
@@ -84,6 +89,17 @@ def _watch(connection: asyncpg.Connection) -> None:
 
 
 def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> AsyncEngine:
+    opening: set[asyncpg.Connection] = set()
+
+    async def open_guarded() -> asyncpg.Connection:
+        connection = await open_connection()
+        opening.add(connection)
+        task = asyncio.current_task()
+        assert task
+        task.add_done_callback(lambda _: connection.terminate() if connection in opening else None)
+        task.add_done_callback(lambda _: opening.discard(connection))
+        return connection
+
     engine = create_async_engine(
         "postgresql+asyncpg://",
         hide_parameters=True,
@@ -92,9 +108,14 @@ def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size:
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
         pool_use_lifo=True,  # those in use have their statements prepared
-        connect_args={"async_creator_fn": open_connection, "prepared_statement_cache_size": _STATEMENTS_KEPT},
+        connect_args={"async_creator_fn": open_guarded, "prepared_statement_cache_size": _STATEMENTS_KEPT},
     )
     clean_parameters_of(engine.sync_engine)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        # Before this SQLAlchemy sets it up, and forgets it where that is cancelled: then it ends with the task.
+        opening.discard(connection.driver_connection)
 
     @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:

@@ -61,6 +61,7 @@ class SqliteEngine:
             pool_reset_on_return=None,  # a connection comes back committed or rolled back
             connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_SECONDS},
         )
+        clean_parameters_of(self._engine)
         self._reads_only = reads_only
         self._free = asyncio.Semaphore(connections)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="sqlite")
