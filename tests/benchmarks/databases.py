@@ -1,0 +1,52 @@
+"""The databases under measurement, each empty, on a real disk, and gone afterwards."""
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from storage.engine import database_url, sqlite_writer
+from tests.benchmarks.figures import NotMeasured, Result
+
+
+class Missing(Exception):
+    """This database cannot be had here; says why."""
+
+
+@asynccontextmanager
+async def sqlite() -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield f"sqlite+aiosqlite:///{Path(directory) / 'onethread.db'}"
+
+
+@asynccontextmanager
+async def postgresql() -> AsyncIterator[str]:
+    raise Missing("Onethread does not speak to PostgreSQL yet")
+    yield ""
+
+
+DATABASES: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {"SQLite": sqlite, "PostgreSQL": postgresql}
+
+
+async def on_each(name: str, measure: Callable[[str, str], Awaitable[Sequence[Result]]]) -> list[Result]:
+    """What `measure(database's name, its address)` gives on every database."""
+    results: list[Result] = []
+    for database, opened in DATABASES.items():
+        try:
+            async with opened() as url:
+                results += await measure(database, url)
+        except Missing as missing:
+            results.append(NotMeasured(name=f"{name}, {database}", reason=str(missing)))
+    return results
+
+
+@asynccontextmanager
+async def writer(url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine for writing past the repositories."""
+    engine = sqlite_writer(database_url(url))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
