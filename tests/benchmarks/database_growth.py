@@ -17,7 +17,7 @@ from core import turns
 from core.ids import new_id
 from core.models import Turn
 from core.ports import UnitOfWork
-from core.retries import RetryPolicy
+from core.turns import ClaimRules
 from onethread.bootstrap import App
 from tests.benchmarks.databases import on_each, writer
 from tests.benchmarks.figures import Comparison, Figure, Reference, Result, Target
@@ -26,7 +26,6 @@ from tests.benchmarks.subject import InstantModel, new_conversations, onethread,
 
 OTHER = 50
 PAGE = 50
-LEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +112,8 @@ async def _median(
     return median(took)
 
 
-async def _claim(uow: UnitOfWork) -> Turn | None:
-    return await turns.claim(uow, new_id(), lease_seconds=LEASE_SECONDS, suspects=False, policy=RetryPolicy())
+async def _claim(uow: UnitOfWork) -> list[Turn]:
+    return await turns.claim(uow, new_id(), ClaimRules(lease_seconds=60), limit=1)
 
 
 @asynccontextmanager
