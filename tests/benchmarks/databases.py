@@ -1,5 +1,6 @@
 """The databases under measurement, each empty, on a real disk, and gone afterwards."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,8 +8,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from storage.engine import database_url, sqlite_writer
+from storage.engine import database_url, engines
 from tests.benchmarks.figures import NotMeasured, Result
+from tests.postgres import Server, programs
 
 
 class Missing(Exception):
@@ -23,8 +25,16 @@ async def sqlite() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def postgresql() -> AsyncIterator[str]:
-    raise Missing("Onethread does not speak to PostgreSQL yet")
-    yield ""
+    """On a server of its own, which the tests use too."""
+    if programs() is None:
+        raise Missing("no PostgreSQL server is installed")
+    server = Server()
+    try:
+        await asyncio.to_thread(server.make)
+        async with server.database() as url:
+            yield url.render_as_string()
+    finally:
+        await asyncio.to_thread(server.remove)
 
 
 DATABASES: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {"SQLite": sqlite, "PostgreSQL": postgresql}
@@ -45,8 +55,9 @@ async def on_each(name: str, measure: Callable[[str, str], Awaitable[Sequence[Re
 @asynccontextmanager
 async def writer(url: str) -> AsyncIterator[AsyncEngine]:
     """An engine for writing past the repositories."""
-    engine = sqlite_writer(database_url(url))
+    opened = engines(database_url(url))
     try:
-        yield engine
+        yield opened.writer
     finally:
-        await engine.dispose()
+        await opened.writer.dispose()
+        await opened.reader.dispose()

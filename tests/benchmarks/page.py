@@ -3,10 +3,12 @@
 import os
 import platform
 import sqlite3
+import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from tests.benchmarks.figures import Figure, NotMeasured, Result, number, target
+from tests.postgres import programs
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -32,7 +34,16 @@ def markdown(machine: str, sections: Mapping[str, Sequence[Result]]) -> str:
 def machine() -> str:
     """This machine in general terms."""
     system = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    return f"{system}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, litellm {version('litellm')}"
+    databases = f"SQLite {sqlite3.sqlite_version}, {_postgresql()}"
+    return f"{system}, Python {platform.python_version()}, {databases}, litellm {version('litellm')}"
+
+
+def _postgresql() -> str:
+    folder = programs()
+    if folder is None:
+        return "no PostgreSQL"
+    told = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    return f"PostgreSQL {told.split()[2]}"
 
 
 def _row(result: Result) -> str:
