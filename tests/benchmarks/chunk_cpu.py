@@ -29,8 +29,9 @@ class Size:
     rounds: int
 
 
+WARM_UP_CHUNKS = 200
 FULL = Size(chunks=5_000, rounds=5)
-QUICK = Size(chunks=200, rounds=1)
+QUICK = Size(chunks=1_000, rounds=1)
 
 
 async def measure(size: Size) -> Sequence[Result]:
@@ -38,8 +39,8 @@ async def measure(size: Size) -> Sequence[Result]:
     async with provider() as api_base, sqlite() as url, onethread(url, api_base=api_base) as app, working(app):
         principal = await app.principal()
         (warm_up, *ids) = await new_conversations(app, principal, size.rounds + 1)
-        await _bare(litellm, api_base, QUICK.chunks)
-        await _ours(app, principal, warm_up, QUICK.chunks)
+        await _bare(litellm, api_base, WARM_UP_CHUNKS)
+        await _ours(app, principal, warm_up, WARM_UP_CHUNKS)
         bare, ours = [], []
         for conversation_id in ids:
             bare.append(await _bare(litellm, api_base, size.chunks))

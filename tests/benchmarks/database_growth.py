@@ -119,7 +119,7 @@ async def _took(begin: Callable[[], AbstractAsyncContextManager[UnitOfWork]], wo
 
 
 async def _claim(uow: UnitOfWork) -> list[Turn]:
-    return await turns.claim(uow, new_id(), ClaimRules(lease_seconds=60), limit=1)
+    return (await turns.claim(uow, new_id(), ClaimRules(lease_seconds=60), limit=1)).turns
 
 
 @asynccontextmanager

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from storage.engine import database_url, engines
+from storage.engine import Engine, database_url, engines
 from tests.benchmarks.figures import NotMeasured, Result
 from tests.postgres import Server, programs
 
@@ -53,7 +51,7 @@ async def on_each(name: str, measure: Callable[[str, str], Awaitable[Sequence[Re
 
 
 @asynccontextmanager
-async def writer(url: str) -> AsyncIterator[AsyncEngine]:
+async def writer(url: str) -> AsyncIterator[Engine]:
     """An engine for writing past the repositories."""
     opened = engines(database_url(url))
     try:

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Table, insert, text
 
 from core.ids import new_id
 from core.models import AgentStatus, Conversation, Message, MessageStatus, Project, Role, Turn, TurnStatus, User, Visibility
 from storage import schema
+from storage.engine import Engine
 from storage.rows import dump
 
 TEXT = "What was said here is as long as what people and agents say to one another about a task of theirs on an ordinary day. " * 2
@@ -18,7 +18,7 @@ BATCH = 2_000
 Rows = list[dict[str, Any]]
 
 
-async def fill(engine: AsyncEngine, owner: User, project: Project, lengths: Sequence[int]) -> list[UUID]:
+async def fill(engine: Engine, owner: User, project: Project, lengths: Sequence[int]) -> list[UUID]:
     """Makes a conversation for each of the lengths, which count messages; every turn has succeeded. Gives their ids."""
     ids = [new_id() for _ in lengths]
     conversation = dump(_conversation(owner, project), "task_id", "task_ref")
@@ -26,13 +26,13 @@ async def fill(engine: AsyncEngine, owner: User, project: Project, lengths: Sequ
     await _store(engine, [(schema.conversations, rows)])
     for messages, turns in _batches(owner, ids, lengths):
         await _store(engine, [(schema.messages, messages), (schema.turns, turns)])
-    if engine.dialect.name == "postgresql":  # as its autovacuum does after such a change
+    if engine.sync_engine.dialect.name == "postgresql":  # as its autovacuum does after such a change
         async with engine.begin() as connection:
-            await connection.exec_driver_sql("ANALYZE")
+            await connection.execute(text("ANALYZE"))
     return ids
 
 
-async def _store(engine: AsyncEngine, tables: list[tuple[Table, Rows]]) -> None:
+async def _store(engine: Engine, tables: list[tuple[Table, Rows]]) -> None:
     async with engine.begin() as connection:
         for table, rows in tables:
             await connection.execute(insert(table), rows)
