@@ -36,8 +36,8 @@ format: $(VENV)/dev.stamp ## format the code and repair what ruff can repair
 	@$(VENV)/bin/ruff check --fix
 	@$(VENV)/bin/ruff format
 
-bench: $(VENV)/dev.stamp ## measure: speed, load, recovery
-	@$(PY) -m pytest tests/benchmarks -q -s $(ARGS)
+bench: $(VENV)/dev.stamp ## measure speed and load, and write docs/benchmarks.md; ARGS="-k turns" or ARGS=--quick for less
+	@$(PY) -m tests.benchmarks $(ARGS)
 
 # --- dependencies: locked with hashes; releases younger than a week are not taken ---
 

@@ -264,6 +264,8 @@ async def _open(litellm: Any, arguments: JSON) -> Any:
         if str(arguments["model"]).startswith(("gemini/", "vertex_ai/")):
             await stream.fetch_stream()
             stream.tap = _GeminiTap.on(stream.completion_stream)
+        if type(stream.completion_stream).__name__ == "AsyncStream":
+            stream.completion_stream = _Begun(stream.completion_stream)
     except BaseException:
         await _close(stream)
         raise
@@ -325,6 +327,24 @@ def _serves(entry: Mapping[str, Any], provider: Provider | None, name: str) -> b
     """A name without a prefix may be another provider's model of the same name, at another price."""
     owner = str(entry.get("litellm_provider", ""))
     return "/" in name or provider is None or owner.startswith(provider.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """OpenAI's stream as an iterator of its own. litellm begins an `async for` for every chunk, for which OpenAI's makes a generator each
+    time, and asyncio a task to end it: an eighth of what a chunk costs.
+    """
+
+    stream: Any
+
+    def __aiter__(self) -> "_Begun":
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self.stream)
+
+    async def close(self) -> None:
+        await self.stream.close()
 
 
 @dataclass(slots=True)

@@ -292,6 +292,24 @@ async def test_closing_the_iterator_closes_the_connection(route: str) -> None:
         await provider.hung_up.wait()
 
 
+async def test_a_chunk_of_openai_makes_no_task_of_its_own() -> None:
+    begun: list[str] = []
+
+    def noted(loop: asyncio.AbstractEventLoop, coroutine: Any, **context: Any) -> asyncio.Task[Any]:
+        begun.append(repr(coroutine))
+        return asyncio.Task(coroutine, loop=loop, **context)
+
+    text = tuple(f"{number} " for number in range(200))
+    async with RawProvider(Reply(text=text)) as provider:
+        client = _client(provider.api_base("openai"))
+        await _end(client, _request("openai"))
+        asyncio.get_running_loop().set_task_factory(noted)
+        end = await _end(client, _request("openai"))
+
+    assert end.text == "".join(text)
+    assert len(begun) < 50, begun[-5:]
+
+
 # --- what is sent, and what comes back -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,5 @@
+"""`make bench`. Apart from `run`, which each measurement's process imports."""
+
+from tests.benchmarks.run import main
+
+main()
