@@ -37,6 +37,7 @@ async def add(
         task_id=None,
         task_ref=None,
         project_id=project.id,
+        project_model=project.model,
         owner_id=principal.user_id,
         visibility=visibility,
         title=title,

@@ -58,6 +58,7 @@ async def admit(uow: UnitOfWork, lease: Lease, model: str, limits: ModelLimits) 
     if limit is None:
         return
     await uow.model_requests.lock(model)
+    await uow.model_requests.end(lease, uow.now)  # the turn's round before
     if limit.requests_at_once and await uow.model_requests.open_count(model) >= limit.requests_at_once:
         raise ModelFull(model, _LOOK_AGAIN_SECONDS)
     if limit.requests_per_minute:

@@ -15,7 +15,7 @@ from core.errors import Conflict, InvalidInput, NotFound, RateLimited
 from core.events import ConversationChanged, MessageAdded, MessageChanged, TurnChanged
 from core.ids import new_id
 from core.llm.providers import qualified
-from core.models import Conversation, InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
+from core.models import InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
 from core.ports import UnitOfWork
 from core.text import clean, clip
 
@@ -57,7 +57,7 @@ async def post(
     unfinished = await uow.turns.unfinished(conversation_id)
     await _check_rates(uow, principal, unfinished, rules)
     await approvals.deny_waiting(uow, unfinished, principal.user_id)
-    model = qualified(model or await _resolve_model(uow, conversation, rules))
+    model = qualified(model or conversation.model or conversation.project_model or rules.default_model)
     titled = {} if conversation.title else {"title": clip(text, 80)}
     seq = await uow.conversations.take_seqs(conversation_id, 2, **titled)
     message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
@@ -240,11 +240,6 @@ def _message(uow: UnitOfWork, posted: Posted, seq: int, *, role: Role, content: 
         updated_at=uow.now,
         **given,
     )
-
-
-async def _resolve_model(uow: UnitOfWork, conversation: Conversation, rules: PostingRules) -> str:
-    project = await uow.projects.get(conversation.project_id)
-    return conversation.model or (project.model if project else None) or rules.default_model
 
 
 async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:

@@ -165,6 +165,7 @@ class Conversation:
     task_id: UUID | None
     task_ref: str | None
     project_id: UUID
+    project_model: str | None
     owner_id: UUID
     visibility: Visibility
     title: str

@@ -196,6 +196,10 @@ class Messages(Protocol):
         """Raises the revisions."""
         ...
 
+    async def complete(self, message_id: UUID, reply_id: UUID, content: str, metadata: JSON) -> None:
+        """Sets both to completed, and what the reply says. Raises the revisions."""
+        ...
+
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         """The last `limit` messages below the seq `before`, ascending."""
         ...
@@ -309,6 +313,9 @@ class TurnQueue(Protocol):
         ...
 
     async def running_by_model(self) -> dict[str, int]: ...
+    async def any_due(self, now: datetime) -> bool:
+        """Whether a turn is queued whose time has come, claimable or not."""
+        ...
 
 
 class Steps(Protocol):

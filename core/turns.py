@@ -83,6 +83,8 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
 
     Where a turn has no finished round, its stream may begin at once under the number that it got here.
     """
+    if not await uow.turns.any_due(uow.now):
+        return Claimed([], more=False)
     pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
     await _pass_on(uow, pauses.values(), rules.policy)
     closed = Closed(models=await full(uow, rules.limits, tuple(pauses.values())), prefixes=rules.left_to_others)
@@ -173,8 +175,7 @@ async def charge(uow: UnitOfWork, turn: Turn, model: str, usage: TokenUsage, con
 async def finish(uow: UnitOfWork, turn: Turn, *, text: str, metadata: Mapping[str, Any]) -> None:
     """The end of a turn that went well. Call it under the fence, behind `store_step`."""
     await _close(uow, turn, TurnStatus.SUCCEEDED)
-    await uow.messages.update(turn.reply_id, content=text, status=MessageStatus.COMPLETED, metadata=dict(metadata))
-    await uow.messages.update(turn.user_message_id, status=MessageStatus.COMPLETED)
+    await uow.messages.complete(turn.user_message_id, turn.reply_id, text, dict(metadata))
     if question := metadata.get("question"):
         await set_agent_status(uow, turn.conversation_id, AgentStatus.WAITING_FOR_USER, question["text"])
     else:

@@ -14,10 +14,12 @@ from sqlalchemy import (
     Integer,
     Select,
     Table,
+    Text,
     Update,
     Uuid,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -31,6 +33,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.access import Principal
 from core.models import (
+    JSON,
     AgentStatus,
     Approval,
     ApprovalStatus,
@@ -168,7 +171,7 @@ class Projects(Repository):
         await self._insert(schema.projects, {**dump(project), "next_task_number": _FIRST_TASK_NUMBER})
 
     async def get(self, project_id: UUID) -> Project | None:
-        return await self._one(Project, select(schema.projects).where(schema.projects.c.id == project_id))
+        return await self._one(Project, row_of(schema.projects), row_id=project_id)
 
     async def by_key(self, key: str) -> Project | None:
         return await self._one(Project, select(schema.projects).where(schema.projects.c.key == key.upper()))
@@ -228,7 +231,7 @@ class Tasks(Repository):
 
 class Conversations(Repository):
     async def add(self, conversation: Conversation) -> None:
-        await self._insert(schema.conversations, dump(conversation, "task_id", "task_ref"))
+        await self._insert(schema.conversations, dump(conversation, "task_id", "task_ref", "project_model"))
 
     async def get(self, conversation_id: UUID, principal: Principal) -> Conversation | None:
         if principal.reading_along is None:
@@ -295,6 +298,10 @@ class Messages(Repository):
     async def set_status(self, message_ids: Collection[UUID], status: MessageStatus) -> None:
         rows = [{"row_id": each, "status": status, "updated_at": self._now} for each in message_ids]
         await self._connection.execute(_revision(), rows)
+
+    async def complete(self, message_id: UUID, reply_id: UUID, content: str, metadata: JSON) -> None:
+        values = {"message": message_id, "reply": reply_id, "text": content, "about": metadata, "updated_at": self._now}
+        await self._connection.execute(_complete(), values)
 
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         table = schema.messages
@@ -543,6 +550,22 @@ def _revision() -> Update:
 
 
 @cache
+def _complete() -> Update:
+    table = schema.messages
+    is_reply = table.c.id == bindparam("reply")
+    completed = (
+        update(table)
+        .where(or_(is_reply, table.c.id == bindparam("message")))
+        .values(
+            status=MessageStatus.COMPLETED,
+            revision=table.c.revision + 1,
+            content=case((is_reply, bindparam("text", type_=Text)), else_=table.c.content),
+            metadata=case((is_reply, bindparam("about", type_=table.c.metadata.type)), else_=table.c.metadata),
+        )
+    )
+
+
+@cache
 def _messages_since() -> Select[Any]:
     table = schema.messages
     of_conversation = (table.c.conversation_id == bindparam("conversation"), table.c.seq >= bindparam("first"))
@@ -575,8 +598,10 @@ def _pauses() -> Select[Any]:
 
 def _conversations() -> Select[Any]:
     tasks = schema.tasks
-    columns = (*schema.conversations.c, tasks.c.id.label("task_id"), tasks.c.ref.label("task_ref"))
-    return select(*columns).outerjoin(tasks, tasks.c.conversation_id == schema.conversations.c.id)
+    columns = (tasks.c.id.label("task_id"), tasks.c.ref.label("task_ref"), schema.projects.c.model.label("project_model"))
+    of_project = schema.projects.c.id == schema.conversations.c.project_id
+    joined = select(*schema.conversations.c, *columns).join(schema.projects, of_project)
+    return joined.outerjoin(tasks, tasks.c.conversation_id == schema.conversations.c.id)
 
 
 def _unused_since(moment: datetime) -> ColumnElement[bool]:

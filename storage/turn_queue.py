@@ -86,6 +86,9 @@ class TurnQueue(Repository):
         rows = await self._connection.execute(query.with_for_update(skip_locked=True), {"moment": now})
         return [load(Turn, row) for row in rows.mappings()]
 
+    async def any_due(self, now: datetime) -> bool:
+        return (await self._connection.execute(_any_due(), {"moment": now})).first() is not None
+
     async def running_by_model(self) -> dict[str, int]:
         query = select(_turns.c.model, func.count()).where(_turns.c.status == TurnStatus.RUNNING).group_by(_turns.c.model)
         return {row[0]: row[1] for row in await self._connection.execute(query)}
@@ -104,6 +107,11 @@ def _unfinished() -> Select[Any]:
 
 # Built once for each worker: it is big, and runs every second.
 _now = bindparam("moment", type_=schema.UtcDateTime)
+
+
+@cache
+def _any_due() -> Select[Any]:
+    return select(_turns.c.id).where(_turns.c.status == TurnStatus.QUEUED, _turns.c.run_after <= _now).limit(1)
 
 
 @cache

@@ -22,11 +22,13 @@ from storage.turn_queue import TurnQueue
 INBOX_KEPT = timedelta(days=7)
 CHANGES_KEPT = timedelta(hours=1)
 MODEL_REQUESTS_KEPT = timedelta(hours=1)
+MODEL_PAUSES_KEPT = timedelta(days=1)
 WORKERS_KEPT = timedelta(days=1)
 _KEPT = {
     schema.inbox.c.received_at: INBOX_KEPT,
     schema.changes.c.at: CHANGES_KEPT,
     schema.model_requests.c.at: MODEL_REQUESTS_KEPT,
+    schema.model_pauses.c.paused_until: MODEL_PAUSES_KEPT,
     schema.workers.c.heartbeat_at: WORKERS_KEPT,
 }
 

@@ -63,6 +63,7 @@ def _conversation(owner: User, project: Project) -> Conversation:
         task_id=None,
         task_ref=None,
         project_id=project.id,
+        project_model=None,
         owner_id=owner.id,
         visibility=Visibility.PRIVATE,
         title="Had long ago",

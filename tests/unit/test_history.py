@@ -164,6 +164,7 @@ def _conversation() -> Conversation:
         task_id=None,
         task_ref=None,
         project_id=PROJECT,
+        project_model=None,
         owner_id=ANN,
         visibility=Visibility.PRIVATE,
         title="",
