@@ -195,12 +195,19 @@ class Follower:
         if message.role is not Role.ASSISTANT:
             return [Frame(event, payload)]
         if event == "new_message" or message.status not in _ENDED:
-            self._replies.setdefault(message_id, ReplyText(payload["stream_no"], message.content))
-            return [Frame(event, payload)]
+            return [Frame(event, self._with_text(message_id, payload))]
         if self._replies.pop(message_id, None) is None:
             return [Frame(event, payload)]
         self._held = [delta for delta in self._held if delta.message_id != message_id]
         return _ended(payload)
+
+    def _with_text(self, message_id: UUID, reply: JSON) -> JSON:
+        """A reply that is being written, as far as it was shown: its stored draft lags behind. No older stream is shown after it."""
+        known, stored = self._replies.get(message_id), ReplyText(reply["stream_no"], reply["content"])
+        if known and known.stream_no == stored.stream_no and known.length > stored.length:
+            return {**reply, "content": known.text}
+        self._replies[message_id] = stored
+        return reply
 
     async def _turn(self, uow: UnitOfWork, turn_id: UUID) -> list[Frame]:
         """This turn's change, and those of the queued ones behind it, which move up."""

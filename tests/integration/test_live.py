@@ -132,6 +132,21 @@ async def test_who_joins_in_the_middle_gets_the_text_so_far_and_the_rest(world: 
             assert (await viewer.until("llm_complete"))["content"] == "So far, so good."
 
 
+async def test_nothing_of_an_older_stream_is_shown_after_a_newer_one_was_told(world: World) -> None:
+    chat = await world.chat()
+    posted = await world.post(chat.id, "Hello")
+    assert posted.turn_id
+    assert posted.reply_id
+    turn_id, reply_id = posted.turn_id, posted.reply_id
+    changed = MessageChanged(conversation_id=chat.id, message_id=reply_id)
+    async with watching(world, chat.id) as viewer:
+        await world.write(lambda uow: uow.turns.update(turn_id, stream_no=2))
+        world.app.live.publish(changed, _delta(chat.id, reply_id, 1, 0, "Half of"), _delta(chat.id, reply_id, 2, 0, "All"))
+        await viewer.shows(reply_id, "All")
+        world.app.live.publish(changed)
+        await viewer.until("message_changed", lambda reply: reply["content"] == "All")
+
+
 async def test_a_second_attempt_replaces_the_text_of_the_first(world: World) -> None:
     gate = Gate()
     world.model.will("Half of", ModelFaltered("It broke.", reason="CUT")).will("All", gate, " of it.")
