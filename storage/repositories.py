@@ -553,7 +553,7 @@ def _revision() -> Update:
 def _complete() -> Update:
     table = schema.messages
     is_reply = table.c.id == bindparam("reply")
-    completed = (
+    return (
         update(table)
         .where(or_(is_reply, table.c.id == bindparam("message")))
         .values(
