@@ -11,7 +11,6 @@ from core.ports import Lease, UnitOfWork
 
 ANY_OTHER = "*"
 _MINUTE = timedelta(minutes=1)
-_LOOK_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +29,7 @@ class ModelLimits:
 
 
 class ModelFull(OnethreadError):
-    """As many requests as the model's limit allows are on their way."""
-
-    def __init__(self, model: str, seconds: float) -> None:
-        super().__init__(f"{model} is asked as often as its limit allows.")
-        self.seconds = seconds
-        """After which to look again."""
+    """As many requests as the model's limit allows are on their way, or were in the last minute."""
 
 
 async def full(uow: UnitOfWork, limits: ModelLimits, pauses: Sequence[ModelPause]) -> frozenset[str]:
@@ -60,11 +54,11 @@ async def admit(uow: UnitOfWork, lease: Lease, model: str, limits: ModelLimits) 
     await uow.model_requests.lock(model)
     await uow.model_requests.end(lease, uow.now)  # the turn's round before
     if limit.requests_at_once and await uow.model_requests.open_count(model) >= limit.requests_at_once:
-        raise ModelFull(model, _LOOK_AGAIN_SECONDS)
+        raise ModelFull(model)
     if limit.requests_per_minute:
         one_too_many = await uow.model_requests.nth_last(model, limit.requests_per_minute)
-        if one_too_many and (wait := (one_too_many + _MINUTE - uow.now).total_seconds()) > 0:
-            raise ModelFull(model, wait)
+        if one_too_many and one_too_many > uow.now - _MINUTE:
+            raise ModelFull(model)
     await uow.model_requests.begin(ModelCall(id=new_id(), model=model, turn_id=lease.turn_id, lease_token=lease.token, at=uow.now))
 
 

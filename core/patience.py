@@ -17,17 +17,21 @@ _T = TypeVar("_T")
 Begin = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
 Work = Callable[[UnitOfWork], Awaitable[_T]]
 _log = structlog.get_logger()
+_LOOK_AGAIN_SECONDS = 0.5
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 async def when_admitted(begin: Begin, lease: Lease, work: Work[_T]) -> _T:
     """Runs `work`, which raises ModelFull while the model may not be asked, as soon as it may."""
+    told = False
     while True:
         try:
             return await patiently(begin, work)
-        except ModelFull as full:
-            await patiently(begin, lambda uow: turns.wait_for_model(uow, lease))
-            await asyncio.sleep(full.seconds)
+        except ModelFull:
+            if not told:
+                await patiently(begin, lambda uow: turns.wait_for_model(uow, lease))
+                told = True
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 async def patiently(begin: Begin, work: Work[_T]) -> _T:

@@ -142,16 +142,14 @@ class _Parts:
 
     def app(self) -> App:
         settings = self._settings
-        limits = ModelLimits(settings.model_limits)
         clock: Clock = self._part("clock", SystemClock)
         storage: Storage = self._part("storage", lambda: self._database(clock))
         worker_rules: WorkerRules = self._part("worker_rules", lambda: worker_rules_of(settings))
         drafts = Drafts(storage, self._publisher)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
-        agent = Agent(
-            storage=storage, model=model, tools=tools, drafts=drafts, rules=self._part("agent_rules", lambda: AgentRules(limits=limits))
-        )
+        agent_rules: AgentRules = self._part("agent_rules", lambda: AgentRules(limits=worker_rules.limits))
+        agent = Agent(storage=storage, model=model, tools=tools, drafts=drafts, rules=agent_rules)
         isolated_run: IsolatedRun | None = None if worker_rules.suspects_only else _answer_suspects_apart
         worker = Worker(
             worker_id=self.process_id,

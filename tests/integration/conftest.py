@@ -148,9 +148,9 @@ class World:
         await self.comes_to(posted, TurnStatus.SUCCEEDED, TurnStatus.FAILED, TurnStatus.CANCELLED)
         return await self.reply(posted)
 
-    async def ask(self, conversation: UUID, text: str, who: Principal | None = None) -> Message:
+    async def ask(self, conversation: UUID, text: str, who: Principal | None = None, **fields: Any) -> Message:
         """Posts and waits for the end of the answer."""
-        return await self.ended(await self.post(conversation, text, who))
+        return await self.ended(await self.post(conversation, text, who, **fields))
 
 
 Start = Callable[..., AbstractAsyncContextManager[World]]
