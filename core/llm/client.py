@@ -177,6 +177,7 @@ def _configure(litellm: Any) -> None:
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
     litellm.drop_params = True
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # a long line of dashes is an answer, not a fault of the provider
     litellm.telemetry = False
     for name in _LOGGERS:
         logger = logging.getLogger(name)

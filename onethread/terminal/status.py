@@ -56,7 +56,7 @@ def _status(talk: Talk, now: datetime) -> tuple[AgentStatus, str]:
     if turn is None or turn["status"] != "queued":
         return status, message
     if turn.get("no_worker"):
-        return AgentStatus.THINKING, "Nobody answers: start a worker with `onethread worker`"
+        return AgentStatus.THINKING, "Nobody answers: start a worker that has this model's key with `onethread worker`"
     if turn["retry_at"]:
         seconds = max(ceil((datetime.fromisoformat(turn["retry_at"]) - now).total_seconds()), 0)
         reason = turn.get("error") or "The model is paused."

@@ -310,6 +310,11 @@ async def test_a_chunk_of_openai_makes_no_task_of_its_own() -> None:
     assert len(begun) < 50, begun[-5:]
 
 
+async def test_an_answer_may_repeat_itself() -> None:
+    async with RawProvider(Reply(text=("----",) * 200)) as provider:
+        assert (await _end(_client(provider.api_base("openai")), _request("openai"))).text == "----" * 200
+
+
 # --- what is sent, and what comes back -----------------------------------------------------------------------------
 
 
