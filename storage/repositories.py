@@ -64,6 +64,7 @@ from core.usage import total
 from storage import schema
 from storage.engine import AnyConnection
 from storage.rows import dump, load
+from storage.sqlite import LONG
 
 _T = TypeVar("_T")
 _FIRST_TASK_NUMBER = 1
@@ -82,6 +83,10 @@ class Repository:
 
     async def _all(self, kind: type[_T], query: Select[Any], **values: Any) -> list[_T]:
         return [load(kind, row) for row in (await self._connection.execute(query, values)).mappings()]
+
+    async def _search(self, kind: type[_T], query: Select[Any]) -> list[_T]:
+        """Like `_all`, for what may go through much of the database."""
+        return [load(kind, row) for row in (await self._connection.execute(query, execution_options=LONG)).mappings()]
 
     async def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
         await self._connection.execute(insert_into(table), rows)
@@ -207,11 +212,11 @@ class Tasks(Repository):
         query = _visible_tasks(principal).where(*_task_conditions(where))
         if after is not None:
             query = query.where(schema.tasks.c.id < after)
-        return await self._all(Task, query.order_by(schema.tasks.c.id.desc()).limit(limit))
+        return await self._search(Task, query.order_by(schema.tasks.c.id.desc()).limit(limit))
 
     async def count(self, principal: Principal, where: TaskFilter) -> int:
         found = _visible_tasks(principal).where(*_task_conditions(where)).subquery()
-        return int((await self._connection.execute(select(func.count()).select_from(found))).scalar_one())
+        return int((await self._connection.execute(select(func.count()).select_from(found), execution_options=LONG)).scalar_one())
 
     async def update(self, task_id: UUID, version: int, **changes: Any) -> Task | None:
         table = schema.tasks
@@ -226,7 +231,8 @@ class Tasks(Repository):
 
     async def delete(self, task_id: UUID) -> None:
         conversation = select(schema.tasks.c.conversation_id).where(schema.tasks.c.id == task_id)
-        await self._connection.execute(delete(schema.conversations).where(schema.conversations.c.id.in_(conversation)))
+        gone = delete(schema.conversations).where(schema.conversations.c.id.in_(conversation))
+        await self._connection.execute(gone, execution_options=LONG)
 
 
 class Conversations(Repository):
@@ -272,7 +278,8 @@ class Conversations(Repository):
         return frozenset(found.scalars())
 
     async def delete(self, conversation_id: UUID) -> None:
-        await self._connection.execute(delete(schema.conversations).where(schema.conversations.c.id == conversation_id))
+        gone = delete(schema.conversations).where(schema.conversations.c.id == conversation_id)
+        await self._connection.execute(gone, execution_options=LONG)
 
     async def unused_since(self, moment: datetime, *, after: UUID | None, limit: int) -> list[Conversation]:
         query = _conversations().where(_unused_since(moment)).order_by(schema.conversations.c.id).limit(limit)
@@ -331,7 +338,7 @@ class Messages(Repository):
             .order_by(table.c.id.desc())
             .limit(limit)
         )
-        return await self._all(Message, found)
+        return await self._search(Message, found)
 
     async def save_drafts(self, drafts: Iterable[Draft]) -> None:
         for draft in drafts:
@@ -365,11 +372,12 @@ class Summaries(Repository):
 
 class Attachments(Repository):
     async def add(self, attachment: Attachment, data: bytes) -> None:
-        await self._insert(schema.attachments, {**dump(attachment), "data": data})
+        row = {**dump(attachment), "data": data}
+        await self._connection.execute(insert_into(schema.attachments), row, execution_options=LONG)
 
     async def data(self, attachment_id: UUID) -> bytes:
         query = select(schema.attachments.c.data).where(schema.attachments.c.id == attachment_id)
-        return bytes((await self._connection.execute(query)).scalar_one())
+        return bytes((await self._connection.execute(query, execution_options=LONG)).scalar_one())
 
     async def head(self, attachment_id: UUID, size: int) -> bytes:
         query = select(func.substr(schema.attachments.c.data, 1, size)).where(schema.attachments.c.id == attachment_id)

@@ -146,7 +146,7 @@ class SqliteConnection:
 
     async def execute(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> CursorResult[Any]:
         if execution_options is LONG:
-            return await self.run_sync(lambda connection: connection.execute(statement, parameters))
+            return await self.run_sync(lambda connection: _fetched(connection.execute(statement, parameters)))
         return self._connection.execute(statement, parameters)
 
     async def exec_driver_sql(self, statement: str, parameters: Any = None) -> CursorResult[Any]:
@@ -195,6 +195,11 @@ def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: boo
     pragmas += ["query_only=ON", "busy_timeout=1000"] if reads_only else ["busy_timeout=0"]
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _fetched(result: CursorResult[Any]) -> CursorResult[Any]:
+    """With all its rows, which SQLite otherwise looks for when they are asked for."""
+    return cast(CursorResult[Any], result.freeze()()) if result.returns_rows else result
 
 
 def _is_busy(error: OperationalError) -> bool:

@@ -16,7 +16,7 @@ from storage import repositories, schema
 from storage.engine import AnyConnection, Engine
 from storage.failures import told_in_our_words
 from storage.payloads import NOTIFY, pack
-from storage.sqlite import SqliteTransaction
+from storage.sqlite import LONG, SqliteTransaction
 from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
@@ -115,7 +115,7 @@ class Database:
         for column, age in _KEPT.items():
             with told_in_our_words():
                 async with self._writer.begin() as connection:
-                    gone = await connection.execute(delete(column.table).where(column < now - age))
+                    gone = await connection.execute(delete(column.table).where(column < now - age), execution_options=LONG)
                     removed[str(column.table)] = gone.rowcount
         return removed
 

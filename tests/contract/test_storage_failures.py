@@ -1,8 +1,6 @@
 """A database that cannot be used: said as one error, in a sentence that tells what to do."""
 
-import asyncio
 import sqlite3
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -37,15 +35,6 @@ async def opened(path: Path, *pragmas: str) -> AsyncIterator[Database]:
         yield storage
     finally:
         await storage.close()
-
-
-@pytest.fixture(autouse=True)
-async def drivers_end() -> AsyncIterator[None]:
-    """Where a file cannot be opened, aiosqlite's thread ends a moment later, and reports to an event loop that must still be there."""
-    yield
-    for thread in threading.enumerate():
-        if "_connection_worker_thread" in thread.name:
-            await asyncio.to_thread(thread.join, timeout=5)
 
 
 @pytest.fixture
