@@ -150,7 +150,7 @@ class Worker:
             async with self._storage.write() as uow:
                 claimed = await turns.claim(uow, self._id, rules, limit=limit)
         except Conflict:
-            return True  # another worker was faster
+            return False  # another worker was faster
         for turn in claimed.turns:
             _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
             self._start(turn)

@@ -171,7 +171,7 @@ def test_projects_are_added_edited_and_listed(prompt: Prompt) -> None:
 
 
 def test_prune_tells_the_rows_of_each_table(prompt: Prompt) -> None:
-    assert prompt.run("db", "prune").out == "changes: 0\nconversations: 0\ninbox: 0\nmodel_requests: 0\nworkers: 0\n"
+    assert prompt.run("db", "prune").out == "changes: 0\nconversations: 0\ninbox: 0\nmodel_pauses: 0\nmodel_requests: 0\nworkers: 0\n"
 
 
 def test_prune_removes_what_nobody_used_and_a_dry_run_only_tells(shell: Shell, prompt: Prompt) -> None:
