@@ -32,18 +32,22 @@ class ModelFull(OnethreadError):
     """As many requests as the model's limit allows are on their way, or were in the last minute."""
 
 
-async def full(uow: UnitOfWork, limits: ModelLimits, pauses: Sequence[ModelPause]) -> frozenset[str]:
-    """The models that take no further turn now: paused, recovering with as many turns as they may have, or at their limit."""
+async def held_back(uow: UnitOfWork, pauses: Sequence[ModelPause]) -> frozenset[str]:
+    """The models that take no further turn now: paused, or recovering with as many turns as they may have."""
     closed = {pause.model for pause in pauses if pause.paused_until > uow.now}
-    if not limits.by_model and not pauses:
-        return frozenset()
-    running = await uow.turns.running_by_model()
-    closed |= {pause.model for pause in pauses if pause.at_once > 1 and running.get(pause.model, 0) >= pause.at_once}
-    recent = await uow.model_requests.counts(uow.now - _MINUTE) if limits.by_model else {}
-    for model in running.keys() | recent.keys():
-        if (limit := limits.of(model)) and _is_reached(limit, running.get(model, 0), recent.get(model, 0)):
-            closed.add(model)
+    if any(pause.at_once > 1 for pause in pauses):
+        running = await uow.turns.running_by_model()
+        closed |= {pause.model for pause in pauses if pause.at_once > 1 and running.get(pause.model, 0) >= pause.at_once}
     return frozenset(closed)
+
+
+async def full(uow: UnitOfWork, limits: ModelLimits) -> frozenset[str]:
+    """The models that are at their limit."""
+    if not limits.by_model:
+        return frozenset()
+    running, recent = await uow.turns.running_by_model(), await uow.model_requests.counts(uow.now - _MINUTE)
+    asked = ((model, limits.of(model)) for model in running.keys() | recent.keys())
+    return frozenset(model for model, limit in asked if limit and _is_reached(limit, running.get(model, 0), recent.get(model, 0)))
 
 
 async def admit(uow: UnitOfWork, lease: Lease, model: str, limits: ModelLimits) -> None:

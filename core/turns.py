@@ -19,7 +19,7 @@ from core.access import Principal, require
 from core.errors import ModelError, NotFound
 from core.events import AgentStatusChanged, ApprovalChanged, MessageChanged, ToolCallChanged, TurnChanged
 from core.ids import new_id
-from core.limits import ModelLimits, admit, full
+from core.limits import ModelLimits, admit, full, held_back
 from core.llm.failures import why
 from core.models import (
     JSON,
@@ -54,8 +54,10 @@ from core.retries import (
 from core.text import clip
 
 INTERRUPTED = "INTERRUPTED"
+LIMITED = "MODEL_LIMIT"
 _MAX_STATUS_MESSAGE = 500
 _INTERRUPTED = "The answer was interrupted {times} times because the worker stopped. Retry it; if that happens again, see the log."
+_LIMITED = "Waiting until {model} may be asked again: its limit is reached"
 _FALLBACK = ("fallback_from", "fallback_reason")
 """Of a reply's metadata."""
 _FREE: dict[str, Any] = {"lease_owner": None, "lease_until": None}
@@ -87,7 +89,9 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
         return Claimed([], more=False)
     pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
     await _pass_on(uow, pauses.values(), rules.policy)
-    closed = Closed(models=await full(uow, rules.limits, tuple(pauses.values())), prefixes=rules.left_to_others)
+    at_limit = await full(uow, rules.limits)
+    await _tell_of_limit(uow, at_limit)
+    closed = Closed(models=at_limit | await held_back(uow, tuple(pauses.values())), prefixes=rules.left_to_others)
     lease_until = uow.now + timedelta(seconds=rules.lease_seconds)
     at_most = 1 if pauses or rules.limits.by_model else limit
     claimed = await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=rules.suspects, limit=at_most, closed=closed)
@@ -99,6 +103,15 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
         await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
         await say_asking(uow, claimed)
     return Claimed(claimed, more=len(claimed) == at_most)
+
+
+async def _tell_of_limit(uow: UnitOfWork, models: Iterable[str]) -> None:
+    """Says in each turn that could run why it does not."""
+    for model in sorted(models):
+        for turn in await uow.turns.due(model, uow.now):
+            if turn.error_code is None:
+                await uow.turns.update(turn.id, error_code=LIMITED, error=_LIMITED.format(model=model))
+                _changed(uow, turn, TurnStatus.QUEUED)
 
 
 async def _pass_on(uow: UnitOfWork, pauses: Iterable[ModelPause], policy: RetryPolicy) -> None:

@@ -237,17 +237,20 @@ class Worker:
 
     async def _take_over_from_the_dead(self) -> None:
         """What a killed process of this machine was answering is free at once, instead of when its lease ends."""
-        async with self._storage.write() as uow:
-            for worker in await uow.workers.alive(uow.now - WORKER_SILENT):
-                if worker.host == platform.node() and not _runs(worker.pid):
-                    await turns.rescue_from(uow, worker.id, self._rules.retries)
-                    await uow.workers.remove(worker.id)
+        async with self._storage.read() as uow:
+            workers = await uow.workers.alive(uow.now - WORKER_SILENT)
+        dead = [worker for worker in workers if worker.host == platform.node() and not _runs(worker.pid)]
+        for worker in dead:
+            async with self._storage.write() as uow:
+                await turns.rescue_from(uow, worker.id, self._rules.retries)
+                await uow.workers.remove(worker.id)
 
     async def _beat(self) -> None:
         while True:
             self._beat_now.clear()
             try:
                 await self._heartbeat()
+                await self._take_over_from_the_dead()
             except StorageUnavailable as error:
                 _log.warning("worker.heartbeat_failed", reason=str(error))
             with suppress(TimeoutError):

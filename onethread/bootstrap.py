@@ -18,7 +18,7 @@ from core.agent import Agent, AgentRules
 from core.drafts import Drafts
 from core.errors import Conflict
 from core.ids import new_id
-from core.limits import ModelLimits
+from core.limits import ModelLimit, ModelLimits
 from core.live import LiveEvents, Publisher
 from core.llm.client import LiteLLM, ModelSettings
 from core.logs import place_of
@@ -127,7 +127,8 @@ async def _supervised(worker: Worker) -> None:
 
 def worker_rules_of(settings: Settings) -> WorkerRules:
     retries = RetryPolicy(fallback_models=settings.fallback_models)
-    return WorkerRules(concurrency=settings.worker_concurrency, retries=retries, limits=ModelLimits(settings.model_limits))
+    limits = {model: ModelLimit(**limit.model_dump()) for model, limit in settings.model_limits.items()}
+    return WorkerRules(concurrency=settings.worker_concurrency, retries=retries, limits=ModelLimits(limits))
 
 
 class _Parts:

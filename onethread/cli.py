@@ -26,6 +26,7 @@ def main() -> None:
 
 
 def _run() -> int:
+    os.umask(0o077)  # what people write here is not for other users of the machine
     try:
         _check_ours()
         result = onethread.main(prog_name="onethread", standalone_mode=False)

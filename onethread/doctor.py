@@ -1,5 +1,6 @@
 """`onethread doctor`: what is configured, what is missing, and how to fix it. It shows names of keys, never a key."""
 
+import json
 import os
 import shutil
 import site
@@ -155,7 +156,13 @@ def _fallbacks(settings: Settings) -> Iterator[Finding]:
 
 
 def _shown(value: object) -> object:
-    return ",".join(value) if isinstance(value, tuple) else value
+    match value:
+        case tuple():
+            return ",".join(value)
+        case dict():
+            return json.dumps({name: limit.model_dump(exclude_none=True) for name, limit in value.items()})
+        case _:
+            return value
 
 
 def _pth_files() -> Iterator[Finding]:

@@ -12,14 +12,31 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from core.errors import InvalidInput, StorageUnavailable
-from core.limits import ModelLimit
+from core.limits import ANY_OTHER
 from core.llm.providers import default_model, qualified, unserved
 
 CONFIG_FILE = "onethread.toml"
+
+
+class Limit(BaseModel):
+    """How much one model may be asked, by all workers together. What is not set is not limited."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_at_once: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
 
 
 class Settings(BaseSettings):
@@ -41,8 +58,8 @@ class Settings(BaseSettings):
     max_tokens: int = Field(4096, ge=1, le=1_000_000)
     log_format: Literal["console", "json"] = "console"
     worker_concurrency: int = Field(100, ge=1, le=1_000)
-    model_limits: dict[str, ModelLimit] = Field(default_factory=dict)
-    """How much each model may be asked, by all workers together: by litellm id, `*` for all that are not named."""
+    model_limits: dict[str, Limit] = Field(default_factory=dict)
+    """By litellm id, `*` for all that are not named."""
     messages_per_minute: int = Field(60, ge=1)
     """For each user."""
     retention_days: int | None = Field(None, ge=1, le=36_500)
@@ -69,6 +86,15 @@ class Settings(BaseSettings):
     @classmethod
     def _listed(cls, models: Any) -> Any:
         return [qualified(model.strip()) for model in models.split(",") if model.strip()] if isinstance(models, str) else models
+
+    @field_validator("model_limits")
+    @classmethod
+    def _of_whole_ids(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
+        whole = {qualified(model): limit for model, limit in limits.items()}
+        for model in whole:
+            if model != ANY_OTHER and "/" not in model:
+                raise ValueError(f"{model!r} is no litellm id: write the provider too, as in anthropic/claude-sonnet-5-5")
+        return whole
 
     @property
     def database(self) -> str:
@@ -119,9 +145,19 @@ def load(*, dotenv: bool = True) -> Settings:
         raise InvalidInput(f"{CONFIG_FILE} in the data directory is no TOML: {error}") from None
     except OSError as error:
         raise StorageUnavailable(f"{CONFIG_FILE} in the data directory cannot be read: {error.strerror}.") from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        raise InvalidInput(
+            f"A setting is wrong. ONETHREAD_{field[1].upper() if field else '...'}: It is no JSON. See .env.example."
+        ) from None
     except ValidationError as error:
-        problems = [f"ONETHREAD_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors(include_input=False)]
-        raise InvalidInput("A setting is wrong. " + "; ".join(problems)) from None
+        raise InvalidInput("A setting is wrong. " + "; ".join(map(_problem, error.errors(include_input=False)))) from None
+
+
+def _problem(error: ErrorDetails) -> str:
+    name, *inside = map(str, error["loc"])
+    place = f" ({', '.join(inside)})" if inside else ""
+    return f"ONETHREAD_{name.upper()}{place}: {error['msg']}"
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -59,7 +59,7 @@ def answer(messages: Sequence[JSON], tools: Sequence[JSON]) -> Answer:
         return Answer(text=_introduced(messages, "") if asks else "", calls=calls)
     if wanted:
         return Answer(text=_introduced(messages, _unavailable(wanted, offered)))
-    return Answer(text=_introduced(messages, _say(said)))
+    return Answer(text=_introduced(messages, _say(said) or _puzzled(messages, said)))
 
 
 def words(text: str) -> Iterator[str]:
@@ -100,6 +100,14 @@ def _take(open_calls: list[JSON], call_id: Any) -> JSON:
 def _last_user_text(messages: Sequence[JSON]) -> str:
     said = next((message for message in reversed(messages) if message.get("role") == "user"), {})
     return _CONTEXT_BLOCK.sub("", _text_of(said)).strip()
+
+
+def _answers_question(messages: Sequence[JSON]) -> bool:
+    """Whether the person's last message answers a question of ours."""
+    places = [place for place, message in enumerate(messages) if message.get("role") == "user"]
+    before = messages[places[-2] + 1 : places[-1]] if len(places) > 1 else ()
+    calls = [call for message in before for call in message.get("tool_calls") or ()]
+    return bool(calls) and calls[-1].get("function", {}).get("name") == "ask_user"
 
 
 def _digest(conversation: str) -> str:
@@ -350,7 +358,8 @@ _FILLER = (
 )
 
 
-def _say(said: str) -> str:
+def _say(said: str) -> str | None:
+    """None for what it does not understand."""
     text = _POLITE.sub("", said.strip()).strip()
     if count := _COUNT.search(text):
         return " ".join(str(number) for number in range(1, min(int(count["number"]), _LONGEST_COUNT) + 1))
@@ -362,6 +371,12 @@ def _say(said: str) -> str:
         return "You are welcome."
     if _HELP.fullmatch(text):
         return ABILITIES
+    return None
+
+
+def _puzzled(messages: Sequence[JSON], said: str) -> str:
+    if _answers_question(messages):
+        return f"You chose: {clip(said, 200)}. A language model would go on from there. {ABILITIES}"
     return f"I did not understand that, and I have done nothing. {ABILITIES}"
 
 

@@ -18,7 +18,7 @@ from core.identity import principal_of
 from core.models import JSON, Posted, User
 from onethread.bootstrap import App
 from onethread.terminal.text import plain
-from onethread.terminal.transcript import shown_arguments
+from onethread.terminal.transcript import instead, shown_arguments
 
 SOURCE = "terminal"
 _LINES_AHEAD = 100
@@ -66,6 +66,8 @@ class PlainText:
             case "llm_complete" if payload["content"].strip():
                 self._write(self._out, plain(payload["content"]).strip())
                 self._options(payload["metadata"])
+                if other := instead(payload["metadata"]):
+                    self._write(self._errors, f"{plain(str(payload['metadata']['model']))} answered {other}.")
             case "llm_error":
                 self._write(self._errors, f"Error: {plain(payload['error'])}")
             case "tool_call" if payload["state"] == "awaiting_approval":

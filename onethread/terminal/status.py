@@ -61,7 +61,7 @@ def _status(talk: Talk, now: datetime) -> tuple[AgentStatus, str]:
         seconds = max(ceil((datetime.fromisoformat(turn["retry_at"]) - now).total_seconds()), 0)
         reason = turn.get("error") or "The model is paused."
         return AgentStatus.THINKING, f"next try in {seconds} s: {reason}"
-    return AgentStatus.THINKING, "Waiting for a worker …"
+    return AgentStatus.THINKING, str(turn.get("error") or "Waiting for a worker …")
 
 
 def _before(position: int) -> str:

@@ -266,7 +266,7 @@ def shown_arguments(arguments: JSON) -> str:
 def spent(metadata: JSON) -> str:
     """`demo/offline · 120 in · 34 out · $0.0012 · 1.2 s`"""
     about = "~" if metadata.get("estimated") else ""
-    parts = [one_line(str(metadata.get("model", "")), 60), _instead(metadata)]
+    parts = [one_line(str(metadata.get("model", "")), 60), instead(metadata)]
     if "tokens_in" in metadata:
         cached = f" ({metadata['tokens_cached']:,} cached)" if metadata.get("tokens_cached") else ""
         parts += [f"{about}{metadata['tokens_in']:,} in{cached}", f"{about}{metadata['tokens_out']:,} out", price(metadata.get("cost"))]
@@ -275,7 +275,7 @@ def spent(metadata: JSON) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _instead(metadata: JSON) -> str:
+def instead(metadata: JSON) -> str:
     """`instead of openai/x, which is busy`"""
     model = metadata.get("fallback_from")
     return f"instead of {one_line(str(model), 60)}, which {why(str(metadata.get('fallback_reason')))}" if model else ""

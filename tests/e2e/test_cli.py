@@ -67,6 +67,33 @@ def test_wrong_usage_ends_with_2_and_an_error_of_ours_with_1_and_one_sentence(pr
     assert (unknown.code, unknown.out, unknown.err) == (1, "", "Error: No task 'OT-99'.\n")
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("{bad", "ONETHREAD_MODEL_LIMITS: It is no JSON."),
+        ('{"demo/offline": {"requests_per_minute": -1}}', "ONETHREAD_MODEL_LIMITS (demo/offline, requests_per_minute): Input should be gr"),
+        ('{"demo/offline": {"requests_at_onec": 1}}', "ONETHREAD_MODEL_LIMITS (demo/offline, requests_at_onec): Extra inputs are not p"),
+        ('{"claude": {"requests_at_once": 1}}', "ONETHREAD_MODEL_LIMITS: Value error, 'claude' is no litellm id: write the provider too"),
+    ],
+)
+def test_limit_that_would_not_work_is_refused(prompt: Prompt, limits: str, said: str) -> None:
+    assert f"A setting is wrong. {said}" in prompt.run("user", "list", ONETHREAD_MODEL_LIMITS=limits).err
+
+
+def test_what_is_written_is_for_its_user_alone(shell: Shell) -> None:
+    shell.data_dir.mkdir(mode=0o755, exist_ok=True)
+    shell.run("chat", "--json", stdin="hello\n")
+
+    assert {path.stat().st_mode & 0o077 for path in shell.data_dir.iterdir()} == {0}
+
+
+def test_fallback_is_told_in_a_pipe(shell: Shell) -> None:
+    talk = shell.run("chat", stdin="hello\n", ONETHREAD_MODEL="openai/gpt-4o", ONETHREAD_FALLBACK_MODELS="demo/offline")
+
+    assert talk.code == 0
+    assert talk.err == "demo/offline answered instead of openai/gpt-4o, which has no key.\n"
+
+
 def test_wrong_setting_is_named(prompt: Prompt) -> None:
     wrong = prompt.run("user", "list", ONETHREAD_TEMPERATURE="hot")
 

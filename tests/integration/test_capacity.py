@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from uuid import UUID
 
-from core import frames, turns
+from core import frames, messages, turns
 from core.errors import ModelBusy
+from core.ids import new_id
 from core.limits import ModelLimit, ModelLimits
 from core.models import JSON, Posted, TurnStatus
 from core.ports import Lease, ModelRequest, RoundEnd, TextChunk, UnitOfWork
@@ -97,12 +100,21 @@ async def test_a_model_is_asked_no_more_often_in_a_minute_than_its_limit(start: 
             return [(await world.turn(each)).status for each in posts].count(TurnStatus.SUCCEEDED) == 3
 
         await world.until(three_are_answered)
+        await world.until(_some_say_why_they_wait(world, posts))
         clock.advance(59)
         await world.read(lambda uow: uow.turns.open_count())
         assert model.calls == 3
         clock.advance(1)
         await _all_succeeded(world, posts)
     assert model.calls == 5
+
+
+def _some_say_why_they_wait(world: World, posts: list[Posted]) -> Callable[[], Awaitable[bool]]:
+    async def told() -> bool:
+        frames_of = [await world.read(partial(_told, posted=each)) for each in posts]
+        return [str(each.get("error")).startswith("Waiting until one/model may be asked again") for each in frames_of].count(True) >= 1
+
+    return told
 
 
 async def test_a_round_that_must_wait_for_its_minute_says_so_and_goes_on(start: Start) -> None:
@@ -182,6 +194,27 @@ async def _told(uow: UnitOfWork, posted: Posted) -> JSON:
     turn = await uow.turns.get(posted.turn_id)
     assert turn
     return await frames.turn_json(uow, turn)
+
+
+async def test_a_worker_takes_over_from_one_of_its_machine_that_was_killed_while_both_ran(start: Start) -> None:
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    async with start() as world, world.working():
+        await world.ask((await world.chat()).id, "Hello")
+        chat = await world.chat()
+        posted = await world.write(lambda uow: _post_and_claim(uow, world, chat.id, pid=gone.pid))
+        assert (await world.ended(posted)).content == "OK."
+
+
+async def _post_and_claim(uow: UnitOfWork, world: World, conversation_id: UUID, *, pid: int) -> Posted:
+    """A message that a process with this pid was answering, and was heard of a moment ago."""
+    posted = await messages.post(uow, world.admin, conversation_id, "Hello", rules=world.app.rules, source="test")
+    dead = replace(world.app.worker._info(uow.now), id=new_id(), pid=pid)
+    await uow.workers.beat(dead)
+    claimed = await claim_one(uow, dead.id)
+    assert claimed
+    assert claimed.id == posted.turn_id
+    return posted
 
 
 # --- outages ---

@@ -212,3 +212,16 @@ def test_in_place_of_a_summary_it_repeats_what_was_said_last() -> None:
     text = answer(next(summary.requests(history, 30, "", 1_000)), []).text
 
     assert text.splitlines() == ["The last that was said before:", *(f"- message {number}" for number in range(10, 30))]
+
+
+def test_the_answer_to_its_question_is_taken_as_an_answer() -> None:
+    asks = {"id": "1", "type": "function", "function": {"name": "ask_user", "arguments": '{"question": "Tea or coffee?"}'}}
+    asked = [
+        {"role": "user", "content": "ask me whether to use tea or coffee"},
+        {"role": "assistant", "content": None, "tool_calls": [asks]},
+        {"role": "tool", "tool_call_id": "1", "content": '{"question": "Tea or coffee?"}'},
+        {"role": "assistant", "content": "Tea or coffee?"},
+    ]
+
+    assert answer([*asked, {"role": "user", "content": "tea"}], TOOLS).text.startswith("You chose: tea. ")
+    assert answer([*asked, {"role": "user", "content": "help"}], TOOLS).text == ABILITIES
