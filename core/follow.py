@@ -73,6 +73,8 @@ class Follower:
         self._replies: dict[UUID, ReplyText] = {}
         self._held: list[TextDelta] = []
         self._positions: dict[str, int] = {}
+        self._newest_seq = 0
+        """Of the messages that were told."""
         self._reread_at = 0.0
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
@@ -163,6 +165,7 @@ class Follower:
             state = await snapshot(uow, conversation, limit=self._messages)
         self._held.clear()
         self._positions = {turn["turn_id"]: turn["position"] for turn in state["turns"]}
+        self._newest_seq = max((message["seq"] for message in state["messages"]), default=0)
         self._replies = {
             UUID(message["id"]): ReplyText(message["stream_no"], message["content"])
             for message in state["messages"]
@@ -192,6 +195,9 @@ class Follower:
         if message is None:
             return []
         (payload,) = await messages_json(uow, [message])
+        if event == "new_message" and message.seq <= self._newest_seq:  # a snapshot was read between its commit and its event
+            event = "message_changed"
+        self._newest_seq = max(self._newest_seq, message.seq)
         if message.role is not Role.ASSISTANT:
             return [Frame(event, payload)]
         if event == "new_message" or message.status not in _ENDED:

@@ -26,7 +26,8 @@ ANSWER_SECONDS = 5.0
 _RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _MAX_WAITING = 10_000
 _LISTENER = "onethread listener"
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailable, OSError, TimeoutError)
+# InternalClientError: the server's goodbye was read, the connection's end not yet.
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, StorageUnavailable, OSError, TimeoutError)
 _log = structlog.get_logger()
 
 

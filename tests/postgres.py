@@ -21,7 +21,7 @@ from storage.engine import database_url
 from storage.migrate import upgrade
 from storage.postgres import postgres_writer
 
-_ADMIN = "postgres"
+ADMIN = "postgres"
 _OWNER = "onethread"
 _EMPTY = "empty"
 _STRANGER = "host all stranger 127.0.0.1/32 scram-sha-256\n"
@@ -30,7 +30,7 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "32MB",
-    "max_connections": "100",
+    "max_connections": "200",
     "autovacuum": "off",
     "checkpoint_timeout": "1h",
 }
@@ -62,7 +62,7 @@ class Server:
         self.port = _free_port()
 
     def make(self) -> None:
-        self._run("initdb", "-D", self._data, "-U", _ADMIN, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._run("initdb", "-D", self._data, "-U", ADMIN, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         rules = self._data / "pg_hba.conf"
         rules.write_text(_STRANGER + rules.read_text(encoding="utf-8"), encoding="utf-8")
         settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
@@ -100,7 +100,7 @@ class Server:
         await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def execute(self, sql: str, *arguments: object, database: str = "postgres") -> list[Any]:
-        connection = await asyncpg.connect(self.url(database, _ADMIN).set(drivername="postgresql").render_as_string())
+        connection = await asyncpg.connect(self.url(database, ADMIN).set(drivername="postgresql").render_as_string())
         try:
             return list(await connection.fetch(sql, *arguments))
         finally:

@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
+from tests.chaos.databases import Away
 from tests.chaos.evidence import Evidence, Held
-from tests.chaos.fleet import Fleet, WorkerProcess, wait_until
+from tests.chaos.fleet import Fleet, WorkerProcess
 
 PAUSE_SECONDS = (2.0, 4.0)
-ZOMBIE_SECONDS = 8.0
+ZOMBIE_SECONDS = 10.0
 
 
 class Disturbance:
@@ -20,6 +23,7 @@ class Disturbance:
         self._dice = random.Random(seed)
         self._workers: list[WorkerProcess] = []
         self._zombie: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
         self.figures: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -29,18 +33,34 @@ class Disturbance:
         try:
             while True:
                 await asyncio.sleep(self._dice.uniform(*PAUSE_SECONDS))
-                await self._do_something()
+                async with self._one_at_a_time:
+                    await self._do_something()
         finally:
             if self._zombie:
                 self._zombie.cancel()
                 await asyncio.wait({self._zombie})
 
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        """The database may be away while the block runs: nobody is killed then, as nobody could see what is hit. Who died is replaced."""
+        async with self._one_at_a_time:
+            yield
+            for worker in [worker for worker in self._workers if worker.exit_code is not None]:
+                await self._replace(worker)
+
+    async def kill_unseen(self) -> None:
+        """A worker dies while the database is away."""
+        victim = self._dice.choice(self._awake())
+        victim.kill()
+        await victim.ended()
+        self.figures["kills while the database was away"] += 1
+
     async def _do_something(self) -> None:
-        awake = [worker for worker in self._workers if not worker.stopped]
-        victim = self._dice.choice(awake)
+        victim = self._dice.choice(self._awake())
         chance = self._dice.random()
-        if chance < 0.30 and (self._zombie is None or self._zombie.done()):
-            self._zombie = asyncio.create_task(self._make_a_zombie(victim), name="zombie")
+        if (chance < 0.30 or not self.figures["zombies"]) and (self._zombie is None or self._zombie.done()):
+            victim.stop()
+            self._zombie = asyncio.create_task(self._make_a_zombie(victim, self._evidence.held_by(victim.pid)), name="zombie")
         elif chance < 0.40:
             self.figures["orderly restarts"] += 1
             victim.ask_to_end()
@@ -48,6 +68,9 @@ class Disturbance:
             await self._replace(victim)
         else:
             await self._kill(victim)
+
+    def _awake(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers if not worker.stopped and worker.exit_code is None]
 
     async def _kill(self, victim: WorkerProcess) -> None:
         victim.stop()  # so that what it runs is counted at the moment of its death
@@ -62,10 +85,9 @@ class Disturbance:
     async def _replace(self, victim: WorkerProcess) -> None:
         self._workers[self._workers.index(victim)] = await self._fleet.start()
 
-    async def _make_a_zombie(self, victim: WorkerProcess) -> None:
-        victim.stop()
+    async def _make_a_zombie(self, victim: WorkerProcess, held: list[Held]) -> None:
         try:
-            lost = await self._taken_over(self._evidence.held_by(victim.pid))
+            lost = await self._taken_over(held)
             self.figures["zombies"] += bool(lost)
             self.figures["turns lost by zombies"] += lost
         finally:
@@ -73,9 +95,20 @@ class Disturbance:
 
     async def _taken_over(self, held: list[Held]) -> int:
         """Waits until others have claimed some of them. One that was stopped within a transaction is let go: it stops everybody."""
-        if not held or await asyncio.to_thread(self._evidence.write_locked):
-            return 0
-        with suppress(AssertionError):
-            await wait_until(lambda: self._evidence.lost(held), ZOMBIE_SECONDS)
-            await asyncio.sleep(self._dice.uniform(0.0, 1.5))
-        return self._evidence.lost(held)
+        end = time.monotonic() + ZOMBIE_SECONDS
+        while held and not self._lost(held) and time.monotonic() < end:
+            if await asyncio.to_thread(self._has_locked):
+                return 0
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(self._dice.uniform(0.0, 1.5))
+        return self._lost(held)
+
+    def _has_locked(self) -> bool:
+        with suppress(Away):
+            return self._evidence.write_locked()
+        return False
+
+    def _lost(self, held: list[Held]) -> int:
+        with suppress(Away):
+            return self._evidence.lost(held)
+        return 0

@@ -1,16 +1,17 @@
-"""What the database file says, read with plain SQL: nothing of the code under test takes part."""
+"""What the database says, read with plain SQL: nothing of the code under test takes part."""
 
 import json
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from tests.chaos.talker import answer, opening, titles
+from core.models import Decision
+from tests.chaos.databases import Database
+from tests.chaos.talker import answer, is_question, opening, rounds, titles
 
 _TURNS = """
     SELECT turns.*, question.content AS question, question.status AS question_status, reply.content AS text, reply.status AS reply_status
@@ -23,19 +24,17 @@ _REPLY_STATUS = {"succeeded": "completed", "failed": "failed", "cancelled": "can
 class Held:
     """A turn that runs in a certain process."""
 
-    turn_id: str
+    turn_id: UUID | str
+    """As the database gives it."""
     token: int
     has_draft: bool
 
 
 class Evidence:
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-
-    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        with closing(sqlite3.connect(self._database, timeout=10)) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute(query, values).fetchall()
+        self.rows = database.rows
+        self.write_locked = database.write_locked
 
     def value(self, query: str, *values: Any) -> Any:
         return self.rows(query, *values)[0][0]
@@ -57,58 +56,100 @@ class Evidence:
         """How many state events the process `pid` has stored."""
         return int(self.value("SELECT count(*) FROM changes JOIN workers ON workers.id = changes.origin WHERE workers.pid = ?", pid))
 
-    def write_locked(self) -> bool:
-        """Whether somebody holds the file's write lock for longer than any transaction should."""
-        with closing(sqlite3.connect(self._database, timeout=0.5, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-            except sqlite3.OperationalError:
-                return True
-        return False
+    def keys(self) -> dict[UUID, str]:
+        """Which message each turn answers."""
+        return {UUID(str(turn["id"])): _key(turn) for turn in self.rows(_TURNS)}
 
-    def violations(self, keys: Collection[str]) -> list[str]:
-        """Everything that must not be, after all `keys` were posted and answered."""
+    def violations(self, keys: Collection[str], decisions: Mapping[str, Decision] | None = None) -> list[str]:
+        """Everything that must not be, after all `keys` were posted and answered; `decisions` are what people decided on for which key."""
         turns = self.rows(f"{_TURNS} ORDER BY turns.conversation_id, turns.seq")
-        return [*self._damage(), *_answers(turns, keys), *_order(turns), *self._rounds(turns), *self._effects(turns), *self._numbering()]
+        return [
+            *self._database.damage(),
+            *_answers(turns, keys),
+            *(_order(turns) if self._database.exact_times else ()),
+            *self._left_behind(turns),
+            *self._rounds(turns),
+            *self._effects(turns),
+            *self._approvals(turns, decisions or {}),
+            *self._numbering(),
+        ]
 
-    def _damage(self) -> Iterator[str]:
-        if (found := self.value("PRAGMA integrity_check")) != "ok":
-            yield f"integrity_check: {found}"
-        if broken := self.rows("PRAGMA foreign_key_check"):
-            yield f"{len(broken)} rows point to nothing"
-        busy = self.rows("SELECT agent_status, count(*) FROM conversations GROUP BY 1")
-        if {row[0] for row in busy} - {"idle", "error"}:
-            yield f"conversations are still {[tuple(row) for row in busy]}"
+    def slowest(self) -> float:
+        """The longest time, in seconds, from a message to the end of its turn."""
+        times = self.rows("SELECT created_at, finished_at FROM turns WHERE finished_at IS NOT NULL")
+        return max((_time(row["finished_at"]) - _time(row["created_at"])).total_seconds() for row in times)
 
-    def _rounds(self, turns: list[sqlite3.Row]) -> Iterator[str]:
-        steps: defaultdict[str, list[int]] = defaultdict(list)
+    def _left_behind(self, turns: list[Any]) -> Iterator[str]:
+        """What only a turn that is being answered may have: a lease, locks, a pause that it probes, a busy conversation."""
+        for turn in turns:
+            if turn["lease_owner"] or turn["lease_until"]:
+                yield f"{_key(turn)} is {turn['status']} and leased"
+        if self.write_locked():
+            yield "somebody holds a lock"
+        for row in self.rows("SELECT model FROM model_pauses WHERE probe_turn_id IS NOT NULL"):
+            yield f"{row['model']} is still probed"
+        last = {turn["conversation_id"]: turn for turn in turns}
+        for row in self.rows("SELECT id, agent_status, agent_status_message FROM conversations"):
+            expected = _agent_status(last[row["id"]]) if row["id"] in last else "idle"
+            if row["agent_status"] != expected or (expected == "idle" and row["agent_status_message"]):
+                yield f"a conversation is {row['agent_status']} ({row['agent_status_message']}) instead of {expected}"
+
+    def _rounds(self, turns: list[Any]) -> Iterator[str]:
+        steps: defaultdict[Any, list[int]] = defaultdict(list)
         for row in self.rows("SELECT turn_id, number FROM steps ORDER BY turn_id, number"):
             steps[row["turn_id"]].append(row["number"])
         for turn in turns:
-            if turn["status"] == "succeeded" and steps[turn["id"]] != [0, 1]:
+            if turn["status"] == "succeeded" and steps[turn["id"]] != list(range(rounds(_key(turn)))):
                 yield f"{_key(turn)}: its rounds are {steps[turn['id']]}"
-        for row in self.rows(
-            "SELECT turns.conversation_id, count(*) AS steps,"
-            " (SELECT count(*) FROM usage WHERE usage.conversation_id = turns.conversation_id) AS used,"
-            " (SELECT count(*) FROM summaries WHERE summaries.conversation_id = turns.conversation_id) AS summaries"
-            " FROM steps JOIN turns ON turns.id = steps.turn_id GROUP BY 1"
-        ):
-            if row["steps"] + row["summaries"] != row["used"]:
-                yield f"{row['steps']} rounds and {row['summaries']} summaries, but {row['used']} rows of usage"
+        yield from self._ledger()
 
-    def _effects(self, turns: list[sqlite3.Row]) -> Iterator[str]:
+    def _ledger(self) -> Iterator[str]:
+        """Each round and each summary is charged once, with what it took."""
+        taken = self._taken("steps JOIN turns ON turns.id = steps.turn_id")
+        charged = self._taken("usage")
+        summaries = {row[0]: row[1] for row in self.rows("SELECT conversation_id, count(*) FROM summaries GROUP BY 1")}
+        for conversation, (number, *tokens) in charged.items():
+            made, *used = taken.get(conversation, (0, 0, 0))
+            if number != made + summaries.get(conversation, 0) or (conversation not in summaries and tokens != used):
+                yield f"{made} rounds, {summaries.get(conversation, 0)} summaries, {used} tokens, but the ledger has {number}, {tokens}"
+        if missing := taken.keys() - charged.keys():
+            yield f"{len(missing)} conversations were never charged"
+
+    def _taken(self, table: str) -> dict[Any, tuple[int, int, int]]:
+        """For each conversation: requests, tokens in and out."""
+        rows = self.rows(f"SELECT conversation_id, count(*), sum(tokens_in), sum(tokens_out) FROM {table} GROUP BY 1")
+        return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
+    def _effects(self, turns: list[Any]) -> Iterator[str]:
         made = Counter(row["title"] for row in self.rows("SELECT title FROM tasks"))
-        noted: defaultdict[str, list[str]] = defaultdict(list)
+        noted: defaultdict[Any, list[str]] = defaultdict(list)
+        deleted: Counter[str] = Counter()
+        keys = {turn["id"]: _key(turn) for turn in turns}
         for row in self.rows("SELECT * FROM tool_calls WHERE state = 'done' ORDER BY turn_id, step, \"index\""):
-            noted[row["turn_id"]].append(json.loads(row["arguments"])["title"])
+            match row["name"]:
+                case "create_task":
+                    noted[row["turn_id"]].append(json.loads(row["arguments"])["title"])
+                case "delete_task":
+                    deleted[titles(keys[row["turn_id"]])[1]] += 1
         said = Counter(title for done in noted.values() for title in done)
         for title in made.keys() | said.keys():
-            if made[title] != said[title]:
-                yield f"{title!r}: {made[title]} tasks, but {said[title]} finished calls"
+            if made[title] != said[title] - deleted[title]:
+                yield f"{title!r}: {made[title]} tasks, but {said[title]} finished calls and {deleted[title]} that deleted it"
         for turn in turns:
             if turn["status"] == "succeeded" and noted[turn["id"]] != list(titles(_key(turn))):
                 yield f"{_key(turn)}: its tools made {noted[turn['id']]}"
+
+    def _approvals(self, turns: list[Any], decisions: Mapping[str, Decision]) -> Iterator[str]:
+        """Each was asked once, and what happened is what was decided."""
+        asked: defaultdict[Any, list[str]] = defaultdict(list)
+        for row in self.rows("SELECT turn_id, status FROM approvals"):
+            asked[row["turn_id"]].append(row["status"])
+        done = {row["turn_id"] for row in self.rows("SELECT turn_id FROM tool_calls WHERE name = 'delete_task' AND state = 'done'")}
+        for turn in turns:
+            decision = decisions.get(_key(turn))
+            expected = {None: [], Decision.APPROVE: ["approved"], Decision.DENY: ["denied"]}[decision]
+            if asked[turn["id"]] != expected or (turn["id"] in done) != (decision is Decision.APPROVE):
+                yield f"{_key(turn)}: people said {decision}, stored is {asked[turn['id']]}, and it was done: {turn['id'] in done}"
 
     def _numbering(self) -> Iterator[str]:
         for row in self.rows("SELECT conversation_id, count(*) AS n, min(seq) AS low, max(seq) AS high FROM messages GROUP BY 1"):
@@ -116,7 +157,7 @@ class Evidence:
                 yield f"{row['n']} messages have the numbers {row['low']}-{row['high']}"
 
 
-def _answers(turns: list[sqlite3.Row], keys: Collection[str]) -> Iterator[str]:
+def _answers(turns: list[Any], keys: Collection[str]) -> Iterator[str]:
     answered = Counter(_key(turn) for turn in turns if turn["status"] == "succeeded")
     for key in keys:
         if answered[key] != 1:
@@ -133,7 +174,7 @@ def _answers(turns: list[sqlite3.Row], keys: Collection[str]) -> Iterator[str]:
             yield f"{key} {turn['status']} with {turn['text'][:300]!r}"
 
 
-def _order(turns: list[sqlite3.Row]) -> Iterator[str]:
+def _order(turns: list[Any]) -> Iterator[str]:
     """Nobody is begun before the one before has ended. Cancelled turns end when a person says so."""
     asked = [turn for turn in turns if turn["status"] != "cancelled"]
     for before, turn in pairwise(asked):
@@ -143,5 +184,16 @@ def _order(turns: list[sqlite3.Row]) -> Iterator[str]:
             yield f"{_key(turn)} began before {_key(before)} had ended"
 
 
-def _key(turn: sqlite3.Row) -> str:
+def _agent_status(last: Any) -> str:
+    """What a conversation shows after its last turn."""
+    if last["status"] == "failed":
+        return "error"
+    return "waiting_for_user" if last["status"] == "succeeded" and is_question(_key(last)) else "idle"
+
+
+def _time(stored: Any) -> datetime:
+    return stored if isinstance(stored, datetime) else datetime.fromisoformat(stored)
+
+
+def _key(turn: Any) -> str:
     return str(turn["question"]).split()[0]

@@ -1,8 +1,10 @@
 """The worker processes of one test: started from a fork server that holds litellm already, killed, stopped, and ended for certain."""
 
 import asyncio
+import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from core.retries import RetryPolicy
 from core.worker import WorkerRules
@@ -22,10 +24,11 @@ from tests.chaos.worker_main import WorkerPlan, main
 ROOT = Path(__file__).parents[2]
 END_SECONDS = 10.0
 RETRIES = RetryPolicy(backoff_seconds=0.1, backoff_limit_seconds=0.5, pause_seconds=0.2, pause_limit_seconds=1.0)
-RULES = WorkerRules(concurrency=10, lease_seconds=3.0, heartbeat_seconds=1.0, poll_seconds=0.5, shutdown_seconds=5.0, retries=RETRIES)
+RULES = WorkerRules(concurrency=10, lease_seconds=5.0, heartbeat_seconds=1.0, poll_seconds=0.5, shutdown_seconds=5.0, retries=RETRIES)
 NOTHING = Sabotage()
-_HARMLESS = "Exception terminating connection"
-"""What SQLAlchemy says at an orderly end that meets a wait for the file's lock; it closes the connection all the same."""
+_HARMLESS = re.compile(r"Exception terminating connection|Future exception was never retrieved.*unexpected connection_lost")
+"""What SQLAlchemy says at an orderly end that meets a wait for a lock; it closes the connection all the same. And what asyncpg leaves
+behind where a connection ends while it is being given up."""
 
 
 def fork_server_context() -> ForkServerContext:
@@ -82,10 +85,22 @@ class WorkerProcess:
 class Fleet:
     """Starts workers over the database in `data_dir`; when the block ends they are all dead."""
 
-    def __init__(self, data_dir: Path, api_base: str, *, rules: WorkerRules = RULES, rescue_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        api_base: str,
+        *,
+        database_url: str = "",
+        rules: WorkerRules = RULES,
+        suspects_lease_seconds: float | None = None,
+        rescue_seconds: float = 0.5,
+    ) -> None:
+        """`suspects_lease_seconds`: where nobody kills the processes for suspects; as for all others otherwise."""
         self._data_dir = data_dir
+        self._database_url = database_url
         self._api_base = api_base
         self._rules = rules
+        self._suspects_rules = replace(rules, suspects_only=True, lease_seconds=suspects_lease_seconds or rules.lease_seconds)
         self._rescue_seconds = rescue_seconds
         self._context = fork_server_context()
         self._port = 0
@@ -111,6 +126,7 @@ class Fleet:
         log_file = self._data_dir / f"worker-{len(self.started)}.log"
         plan = WorkerPlan(
             data_dir=self._data_dir,
+            database_url=self._database_url,
             api_base=self._api_base,
             log_file=log_file,
             isolation_port=self._port,
@@ -131,14 +147,24 @@ class Fleet:
             for file in (worker.log_file, worker.log_file.with_suffix(".out")):
                 text = file.read_text(encoding="utf-8") if file.exists() else ""
                 lines = text.splitlines()
-                bad = lines if file.suffix == ".out" else [line for line in lines if '"level": "error"' in line and _HARMLESS not in line]
+                bad = (
+                    lines
+                    if file.suffix == ".out"
+                    else [line for line in lines if '"level": "error"' in line and not _HARMLESS.search(line)]
+                )
                 found += [f"{file.name}: {line[:600]}" for line in bad]
         return found
+
+    def told(self, event: str) -> Iterator[dict[str, Any]]:
+        """The entries of that name in the workers' logs."""
+        for worker in self.started:
+            text = worker.log_file.read_text(encoding="utf-8") if worker.log_file.exists() else ""
+            yield from (json.loads(line) for line in text.splitlines() if f'"event": "{event}"' in line)
 
     async def _isolate(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A worker asks for a process for suspects; the connection ends when that has ended."""
         try:
-            apart = await self.start(rules=replace(self._rules, suspects_only=True))
+            apart = await self.start(rules=self._suspects_rules)
             self.for_suspects.append(apart)
             await apart.ended(120)
         finally:

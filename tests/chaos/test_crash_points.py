@@ -13,6 +13,7 @@ import pytest
 from core import approvals
 from core.models import Decision, TurnStatus
 from core.worker import WorkerRules
+from tests.chaos.databases import SqliteFile
 from tests.chaos.evidence import Evidence
 from tests.chaos.fleet import RETRIES, Fleet, WorkerProcess, fork_server_context, wait_until
 from tests.chaos.fork_server import look_around
@@ -61,7 +62,7 @@ async def scene(tmp_path: Path, talker: Talker, *, may_complain: bool = False) -
         office(tmp_path) as people,
         Fleet(tmp_path, provider.api_base("openai"), rules=RULES, rescue_seconds=0.2) as fleet,
     ):
-        evidence = Evidence(tmp_path / "onethread.db")
+        evidence = Evidence(SqliteFile(tmp_path / "onethread.db"))
         yield Scene(people=people, fleet=fleet, talker=talker, evidence=evidence, conversation_id=await people.conversation())
         assert may_complain or fleet.complaints() + talker.complaints == []
 
@@ -176,7 +177,7 @@ async def test_without_the_fence_the_same_worker_does_harm(tmp_path: Path) -> No
 async def test_a_cancelled_write_does_not_keep_the_file_locked(tmp_path: Path, cancellations: int) -> None:
     dice = random.Random(cancellations)
     async with office(tmp_path) as people:
-        evidence = Evidence(tmp_path / "onethread.db")
+        evidence = Evidence(SqliteFile(tmp_path / "onethread.db"))
         for _ in range(15):
             posting = [asyncio.create_task(people.conversation(), name="post") for _ in range(10)]
             await asyncio.sleep(dice.uniform(0, 0.03))

@@ -5,11 +5,13 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.errors import StorageUnavailable
 from core.llm.client import LiteLLM, ModelSettings
 from core.ticks import Ticks
 from core.worker import WorkerRules
@@ -26,6 +28,8 @@ class WorkerPlan:
     """All that a worker process is told."""
 
     data_dir: Path
+    database_url: str
+    """Empty: a file in the data directory."""
     api_base: str
     log_file: Path
     isolation_port: int
@@ -39,7 +43,10 @@ def main(plan: WorkerPlan) -> None:
     """Works until SIGTERM, or, for suspects, until there are none; ends at once when the test's process is gone."""
     _speak_to(plan.log_file)
     with asyncio.Runner() as runner:
-        runner.run(_main(plan))
+        try:
+            runner.run(_main(plan))
+        except StorageUnavailable:
+            sys.exit(1)  # as `onethread worker` does
 
 
 async def _main(plan: WorkerPlan) -> None:
@@ -64,7 +71,7 @@ async def _application(plan: WorkerPlan) -> AsyncIterator[App]:
         await reader.read()
         writer.close()
 
-    settings = Settings(data_dir=plan.data_dir, model="openai/unused", model_api_base=plan.api_base, messages_per_minute=1_000_000)
+    settings = Settings(data_dir=plan.data_dir, database_url=plan.database_url, model="openai/unused", model_api_base=plan.api_base)
     model = LiteLLM(ModelSettings(temperature=0.7, max_tokens=1000, api_base=plan.api_base), {"OPENAI_API_KEY": "none"})
     given = overrides(plan.sabotage)
     async with running(

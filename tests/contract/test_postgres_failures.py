@@ -3,10 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from uuid import UUID
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import URL
@@ -17,10 +19,12 @@ from core.events import Lagged
 from core.ids import new_id
 from core.live import LiveEvents
 from storage import postgres as adapter
+from storage import postgres_notifier
 from storage.engine import database_url, engines
 from storage.failures import told_in_our_words
 from storage.migrate import upgrade
-from storage.postgres import WRITERS, postgres_writer
+from storage.postgres import WRITERS, connect, postgres_writer
+from storage.postgres_notifier import PostgresNotifier
 from storage.unit_of_work import Database
 from tests.fakes import ManualClock
 from tests.postgres import Server
@@ -221,3 +225,41 @@ async def test_changed_tables_cost_one_repetition_for_writers_and_one_for_reader
             with suppress(StorageUnavailable):
                 await works(storage)
         assert await works(storage)
+
+
+async def _end_half_heard(postgres: Server, url: URL, who: str) -> None:
+    """The server's goodbye has arrived, and the end of the connection not yet."""
+    with ThreadPoolExecutor(1) as thread:  # meanwhile the event loop stands still
+        thread.submit(asyncio.run, end_all(postgres, url, who)).result()
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
+async def test_a_statement_that_meets_the_servers_goodbye_is_told_as_a_lost_connection(postgres: Server, url: URL) -> None:
+    async with opened(url) as storage:
+        assert await works(storage)
+        await _end_half_heard(postgres, url, "onethread")
+        with pytest.raises(StorageUnavailable, match="connection was lost"):
+            await works(storage)
+        assert await works(storage)
+
+
+async def test_a_notifier_that_meets_the_servers_goodbye_listens_anew(postgres: Server, url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    async def connect_and_be_ended(url: URL, name: str) -> asyncpg.Connection:
+        monkeypatch.setattr(postgres_notifier, "connect", connect)
+        connection = await connect(url, name)
+        await _end_half_heard(postgres, url, name)
+        return connection
+
+    monkeypatch.setattr(postgres_notifier, "connect", connect_and_be_ended)
+    started = asyncio.Event()
+    notifier = asyncio.create_task(PostgresNotifier(url=url, live=LiveEvents(), process_id=new_id()).run(started))
+    waiting = asyncio.create_task(started.wait())
+    try:
+        await asyncio.wait({notifier, waiting}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert started.is_set()
+    finally:
+        notifier.cancel()
+        waiting.cancel()
+        await asyncio.wait({notifier, waiting})

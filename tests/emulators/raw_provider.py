@@ -7,7 +7,7 @@ async with RawProvider(Reply(text=("Hel", "lo"), ending=Ending.CLEAN_EOF)) as pr
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -86,6 +86,14 @@ class RawProvider:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncIterator[None]:
+        """While the block runs nobody can connect. Who is being answered is answered to the end."""
+        port = self._server.sockets[0].getsockname()[1]
+        self._server.close()
+        yield
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.close()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core import conversations, tasks
 from core.access import Principal
 from core.errors import ModelFaltered, ModelRefused, NotFound, StorageUnavailable
-from core.events import Event, Lagged, MessageChanged, TextDelta
+from core.events import Event, Lagged, MessageAdded, MessageChanged, TextDelta
 from core.follow import Follower, ReplyText
 from core.frames import Frame
 from core.ids import new_id
@@ -297,6 +297,17 @@ async def test_a_follower_that_lagged_gets_the_whole_state_again(world: World) -
         assert [message["role"] for message in snapshot["messages"]] == ["user", "assistant"]
         gate.open()
         assert (await viewer.until("llm_complete"))["content"] == "So far so good"
+
+
+async def test_a_message_that_the_snapshot_shows_is_not_told_as_new_when_its_event_comes_late(world: World) -> None:
+    chat = await world.chat()
+    posted = await world.post(chat.id, "Hello")
+    async with watching(world, chat.id) as viewer:
+        world.app.live.publish(MessageAdded(conversation_id=chat.id, message_id=posted.message_id))
+        await world.post(chat.id, "Next")
+        await viewer.until("new_message")
+
+    assert [frame.payload["content"] for frame in viewer.seen if frame.event == "new_message"] == ["Next"]
 
 
 async def test_text_that_comes_after_the_end_of_a_reply_is_dropped(world: World) -> None:
