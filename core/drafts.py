@@ -108,6 +108,7 @@ class Drafts:
             return
         drafts = [stream.draft() for stream in written]
         async with self._storage.write() as uow:
-            await uow.messages.save_drafts(drafts)
+            saved = await uow.messages.save_drafts(drafts)
         for stream, draft in zip(written, drafts, strict=True):
-            stream.checkpointed = draft.text
+            if draft in saved:
+                stream.checkpointed = draft.text

@@ -24,6 +24,15 @@ class ModelLimits:
     by_model: Mapping[str, ModelLimit] = field(default_factory=dict)
     """By litellm id; `*` is for all that are not named."""
 
+    @property
+    def of_all(self) -> bool:
+        """Whether every model has one."""
+        return ANY_OTHER in self.by_model
+
+    @property
+    def named(self) -> frozenset[str]:
+        return frozenset(self.by_model) - {ANY_OTHER}
+
     def of(self, model: str) -> ModelLimit | None:
         return self.by_model.get(model) or self.by_model.get(ANY_OTHER)
 

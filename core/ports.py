@@ -210,8 +210,11 @@ class Messages(Protocol):
 
     async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]: ...
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]: ...
-    async def save_drafts(self, drafts: "Iterable[Draft]") -> None:
-        """Writes the text of replies that are still being streamed, where the lease and the stream are still the newest."""
+    async def save_drafts(self, drafts: "Iterable[Draft]") -> "list[Draft]":
+        """Writes the text of replies that are still being streamed, where the lease and the stream are still the newest.
+
+        Gives those that were written; one whose turn somebody holds just now is not.
+        """
         ...
 
 
@@ -308,8 +311,8 @@ class TurnQueue(Protocol):
         ...
 
     async def has_suspect(self, now: datetime) -> bool: ...
-    async def due(self, model: str, now: datetime) -> list[Turn]:
-        """Queued turns of this model that could be claimed if it took any, held until the transaction ends."""
+    async def due(self, model: str, now: datetime, *, limit: int) -> list[Turn]:
+        """The oldest queued turns of this model that could be claimed if it took any, held until the transaction ends."""
         ...
 
     async def running_by_model(self) -> dict[str, int]: ...

@@ -49,6 +49,8 @@ def after_failure(turn: Turn, error: ModelError, pause: ModelPause | None, now: 
     """What a failed attempt leads to. `pause` is the model's present one."""
     if isinstance(error, ModelRefused):
         return GiveUp()
+    if pause and is_stale(pause, now, policy):
+        pause = None
     if isinstance(error, ModelBusy) and not _paused_too_long(pause, now, policy):
         if pause and pause.paused_until > now and pause.probe_turn_id != turn.id:
             return TryAgain(run_after=now, failures=turn.failures)  # the pause holds it back, and ends early when the probe succeeds
@@ -130,7 +132,14 @@ def may_be_rescued(turn: Turn, policy: RetryPolicy) -> bool:
 
 def probing(pause: ModelPause, turn: Turn, now: datetime, policy: RetryPolicy) -> ModelPause:
     """The pause while `turn` alone tries whether the model answers again."""
-    return replace(pause, paused_until=now + timedelta(seconds=policy.probe_seconds), probe_turn_id=turn.id)
+    since, pauses = (now, 0) if is_stale(pause, now, policy) else (pause.paused_since, pause.pauses)
+    until = now + timedelta(seconds=policy.probe_seconds)
+    return replace(pause, paused_since=since, pauses=pauses, paused_until=until, probe_turn_id=turn.id)
+
+
+def is_stale(pause: ModelPause, now: datetime, policy: RetryPolicy) -> bool:
+    """Whether nobody asked the model for long after its pause was over: what was then says nothing of now."""
+    return now - pause.paused_until > timedelta(seconds=policy.pause_limit_seconds + policy.probe_seconds)
 
 
 def recovering(pause: ModelPause, now: datetime) -> ModelPause | None:

@@ -56,6 +56,8 @@ from core.text import clip
 INTERRUPTED = "INTERRUPTED"
 LIMITED = "MODEL_LIMIT"
 _MAX_STATUS_MESSAGE = 500
+_AT_ONCE = 20
+"""Waiting turns that one transaction looks after."""
 _INTERRUPTED = "The answer was interrupted {times} times because the worker stopped. Retry it; if that happens again, see the log."
 _LIMITED = "Waiting until {model} may be asked again: its limit is reached"
 _FALLBACK = ("fallback_from", "fallback_reason")
@@ -88,13 +90,18 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
     if not await uow.turns.any_due(uow.now):
         return Claimed([], more=False)
     pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
-    await _pass_on(uow, pauses.values(), rules.policy)
+    passed_on = await _pass_on(uow, pauses.values(), rules.policy)
     at_limit = await full(uow, rules.limits)
     await _tell_of_limit(uow, at_limit)
-    closed = Closed(models=at_limit | await held_back(uow, tuple(pauses.values())), prefixes=rules.left_to_others)
-    lease_until = uow.now + timedelta(seconds=rules.lease_seconds)
-    at_most = 1 if pauses or rules.limits.by_model else limit
-    claimed = await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=rules.suspects, limit=at_most, closed=closed)
+    closed = at_limit | await held_back(uow, tuple(pauses.values()))
+    with_care = rules.limits.named | pauses.keys()
+    claimed, more = [], passed_on
+    if not rules.limits.of_all:
+        claimed = await _take(uow, worker_id, rules, closed | with_care, limit)
+        more |= len(claimed) == limit
+    if not claimed and (with_care or rules.limits.of_all):
+        claimed = await _take(uow, worker_id, rules, closed, 1)
+    more |= bool(claimed and with_care)
     for turn in claimed:
         if (pause := pauses.get(turn.model)) and pause.at_once == 1:
             await uow.pauses.put(probing(pause, turn, uow.now, rules.policy))
@@ -102,26 +109,36 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
     if claimed:
         await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
         await say_asking(uow, claimed)
-    return Claimed(claimed, more=len(claimed) == at_most)
+    return Claimed(claimed, more)
+
+
+async def _take(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, closed: frozenset[str], limit: int) -> list[Turn]:
+    lease_until = uow.now + timedelta(seconds=rules.lease_seconds)
+    left = Closed(models=closed, prefixes=rules.left_to_others)
+    return await uow.turns.claim(worker_id, now=uow.now, lease_until=lease_until, suspects=rules.suspects, limit=limit, closed=left)
 
 
 async def _tell_of_limit(uow: UnitOfWork, models: Iterable[str]) -> None:
     """Says in each turn that could run why it does not."""
     for model in sorted(models):
-        for turn in await uow.turns.due(model, uow.now):
+        for turn in await uow.turns.due(model, uow.now, limit=_AT_ONCE):
             if turn.error_code is None:
                 await uow.turns.update(turn.id, error_code=LIMITED, error=_LIMITED.format(model=model))
                 _changed(uow, turn, TurnStatus.QUEUED)
 
 
-async def _pass_on(uow: UnitOfWork, pauses: Iterable[ModelPause], policy: RetryPolicy) -> None:
-    """Gives turns that would wait long for a paused model to a fallback."""
+async def _pass_on(uow: UnitOfWork, pauses: Iterable[ModelPause], policy: RetryPolicy) -> bool:
+    """Gives turns that would wait long for a paused model to a fallback. Whether there may be more of them."""
+    more = False
     for pause in pauses:
         if not policy.fallback_models or not is_long(pause, uow.now, policy):
             continue
-        for turn in await uow.turns.due(pause.model, uow.now):
-            if to := fallback_while_paused(turn, pause, uow.now, policy):
-                await _switch(uow, turn, to)
+        waiting = await uow.turns.due(pause.model, uow.now, limit=_AT_ONCE)
+        switches = [(turn, to) for turn in waiting if (to := fallback_while_paused(turn, pause, uow.now, policy))]
+        for turn, to in switches:
+            await _switch(uow, turn, to)
+        more |= len(switches) == _AT_ONCE
+    return more
 
 
 async def begin_stream(uow: UnitOfWork, lease: Lease, *, text: str, limits: ModelLimits) -> int:
@@ -150,7 +167,7 @@ async def store_step(uow: UnitOfWork, lease: Lease, step: Step, calls: list[Tool
     if not await uow.steps.add(step):
         return turn
     await charge(uow, turn, step.model, step.usage, conversation)
-    await _recover(uow, turn.model)
+    await _recover(uow, turn)
     if turn.failures or turn.rescues or turn.error_code:
         await uow.turns.update(turn.id, failures=0, rescues=0, error_code=None, error=None)
     if calls:
@@ -344,7 +361,7 @@ async def _visible(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn
 
 
 async def _cancel(uow: UnitOfWork, turn: Turn) -> None:
-    if turn.started_at:
+    if turn.started_at or turn.fallback_from:
         await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
     if approval := await uow.approvals.open_of_turn(turn.id):
         await uow.approvals.close(approval.id, ApprovalStatus.EXPIRED, None, uow.now)
@@ -410,17 +427,24 @@ def _changed(uow: UnitOfWork, turn: Turn, status: TurnStatus) -> None:
 
 async def _release_probe(uow: UnitOfWork, turn: Turn) -> None:
     """Where this turn was probing a paused model and ends without an answer, the next turn may probe at once."""
-    pause = await uow.pauses.get(turn.model)
+    if not await uow.pauses.get(turn.model):
+        return
+    pause = await uow.pauses.hold(turn.model)
     if pause and pause.probe_turn_id == turn.id:
         await uow.pauses.put(replace(pause, paused_until=uow.now, probe_turn_id=None))
 
 
-async def _recover(uow: UnitOfWork, model: str) -> None:
-    """A paused model has answered: it is asked by more and more turns at once, instead of by all that waited."""
-    pause = await uow.pauses.get(model)
-    if pause is None:
+async def _recover(uow: UnitOfWork, turn: Turn) -> None:
+    """A paused model has answered: it is asked by more and more turns at once, instead of by all that waited.
+
+    An answer that began before the pause says nothing of it.
+    """
+    if not await uow.pauses.get(turn.model):
+        return
+    pause = await uow.pauses.hold(turn.model)
+    if pause is None or (pause.paused_until > uow.now and pause.probe_turn_id != turn.id):
         return
     if recovered := recovering(pause, uow.now):
         await uow.pauses.put(recovered)
     else:
-        await uow.pauses.remove(model)
+        await uow.pauses.remove(turn.model)

@@ -229,7 +229,8 @@ class Worker:
             async with asyncio.timeout(self._rules.shutdown_seconds), self._storage.write() as uow:
                 for turn in await uow.turns.of_worker(self._id):
                     await turns.hand_back(uow, turn, draft=drafts.get(turn.id))
-                await uow.workers.remove(self._id)
+                # Not removed: others leave it the turns that only it can serve, for a while, in case it only starts anew.
+                await uow.workers.beat(self._info(uow.now - WORKER_SILENT))
         except Exception as error:  # noqa: BLE001  # it would take the place of the cancellation, and the worker would go on
             _log.warning("worker.not_handed_back", **place_of(error))
 
@@ -253,6 +254,8 @@ class Worker:
                 await self._take_over_from_the_dead()
             except StorageUnavailable as error:
                 _log.warning("worker.heartbeat_failed", reason=str(error))
+                await asyncio.sleep(self._rules.poll_seconds)  # a commit that fails makes everybody look again, us too
+                self._beat_now.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._rules.heartbeat_seconds):
                     await self._beat_now.wait()

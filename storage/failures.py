@@ -9,7 +9,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from core.errors import Conflict, StorageUnavailable
 
 READ_ONLY = "25006"
-_UNIQUE_VIOLATION = "23505"
 
 
 @contextmanager
@@ -21,8 +20,11 @@ def told_in_our_words() -> Iterator[None]:
         raise StorageUnavailable("The database is overloaded: no connection became free. Try again in a moment.") from None
     except DBAPIError as error:
         # SQLite's writers come one after another: there it would be a defect.
-        if getattr(error.orig, "sqlstate", None) == _UNIQUE_VIOLATION:
-            raise Conflict("Somebody else stored the same at this moment, and it must be unique. Look again.") from None
+        match getattr(error.orig, "sqlstate", None):
+            case "23505":
+                raise Conflict("Somebody else stored the same at this moment, and it must be unique. Look again.") from None
+            case "23503":
+                raise Conflict("Somebody else removed at this moment what this belongs to. Look again.") from None
         if (sentence := _sentence(error)) is None:
             raise
         raise StorageUnavailable(sentence) from None

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -89,15 +90,19 @@ def _watch(connection: asyncpg.Connection) -> None:
 
 
 def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> AsyncEngine:
-    opening: set[asyncpg.Connection] = set()
+    opening: dict[asyncpg.Connection, Callable[[], object]] = {}
 
     async def open_guarded() -> asyncpg.Connection:
         connection = await open_connection()
-        opening.add(connection)
         task = asyncio.current_task()
         assert task
-        task.add_done_callback(lambda _: connection.terminate() if connection in opening else None)
-        task.add_done_callback(lambda _: opening.discard(connection))
+
+        def ended(_: object) -> None:
+            del opening[connection]
+            connection.terminate()
+
+        task.add_done_callback(ended)
+        opening[connection] = partial(task.remove_done_callback, ended)
         return connection
 
     engine = create_async_engine(
@@ -115,7 +120,7 @@ def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size:
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
         # Before this SQLAlchemy sets it up, and forgets it where that is cancelled: then it ends with the task.
-        opening.discard(connection.driver_connection)
+        opening.pop(connection.driver_connection)()
 
     @event.listens_for(engine.sync_engine, "checkout")
     def _on_checkout(connection: Any, _record: object, _proxy: object) -> None:

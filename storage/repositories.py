@@ -32,6 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.access import Principal
+from core.errors import NotFound
 from core.models import (
     JSON,
     AgentStatus,
@@ -267,7 +268,10 @@ class Conversations(Repository):
 
     async def take_seqs(self, conversation_id: UUID, number: int, **changes: Any) -> int:
         values = {"row_id": conversation_id, "number": number, "updated_at": self._now, **changes}
-        return int((await self._connection.execute(_take_seqs(), values)).scalar_one()) - number
+        after: int | None = (await self._connection.execute(_take_seqs(), values)).scalar_one_or_none()
+        if after is None:
+            raise NotFound(f"There is no conversation {conversation_id}.")
+        return after - number
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None:
         await self._add_if_new(schema.conversation_members, {"conversation_id": conversation_id, "user_id": user_id})
@@ -340,7 +344,8 @@ class Messages(Repository):
         )
         return await self._search(Message, found)
 
-    async def save_drafts(self, drafts: Iterable[Draft]) -> None:
+    async def save_drafts(self, drafts: Iterable[Draft]) -> list[Draft]:
+        saved = []
         for draft in drafts:
             turns = schema.turns.c
             still_ours = select(turns.id).where(
@@ -349,10 +354,13 @@ class Messages(Repository):
                 turns.status == TurnStatus.RUNNING,
                 turns.stream_no == draft.stream_no,
             )
-            # Locked, or a draft that waits for the reply's end would be written over its text. Who holds the turn has newer text anyway.
+            # Locked, or a draft that waits for the reply's end would be written over its text.
             held = exists(still_ours.with_for_update(read=True, skip_locked=True))
             table = schema.messages
-            await self._connection.execute(update(table).where(table.c.id == draft.reply_id, held).values(content=draft.text))
+            written = await self._connection.execute(update(table).where(table.c.id == draft.reply_id, held).values(content=draft.text))
+            if written.rowcount:
+                saved.append(draft)
+        return saved
 
 
 class Summaries(Repository):

@@ -304,6 +304,7 @@ approvals = Table(
     _time("expires_at"),
     _time("decided_at", nullable=True),
     Index(None, "turn_id"),
+    Index(None, "conversation_id"),
     Index("ix_approvals_open", "expires_at", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
 )
 
@@ -361,6 +362,7 @@ model_requests = Table(
     _time("at"),
     _time("ended_at", nullable=True),
     Index(None, "model", "at"),
+    Index(None, "at"),
     Index("ix_model_requests_open", "model", sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),
     Index(None, "turn_id"),
 )

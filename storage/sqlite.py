@@ -61,7 +61,6 @@ class SqliteEngine:
             pool_reset_on_return=None,  # a connection comes back committed or rolled back
             connect_args={"check_same_thread": False, "isolation_level": None, "timeout": BUSY_SECONDS},
         )
-        clean_parameters_of(self._engine)
         self._reads_only = reads_only
         self._free = asyncio.Semaphore(connections)
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="sqlite")
@@ -146,15 +145,18 @@ class SqliteConnection:
 
     async def execute(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> CursorResult[Any]:
         if execution_options is LONG:
-            return await self.run_sync(lambda connection: _fetched(connection.execute(statement, parameters)))
+            # What changes rows is not interrupted: SQLite would roll back the whole transaction, and its owner would not know.
+            on_cancel = None if statement.is_dml else self._driver.interrupt
+            work = partial(_fetched, self._connection, statement, parameters)
+            return await _in_thread(self._threads, work, on_cancel=on_cancel)
         return self._connection.execute(statement, parameters)
 
     async def exec_driver_sql(self, statement: str, parameters: Any = None) -> CursorResult[Any]:
         return self._connection.exec_driver_sql(statement, parameters)
 
     async def run_sync(self, work: Callable[[Connection], _T]) -> _T:
-        """Lets `work` use the connection in a thread. A cancellation interrupts what it is doing in the database."""
-        return await _in_thread(self._threads, partial(work, self._connection), on_cancel=self._driver.interrupt)
+        """Lets `work` use the connection in a thread."""
+        return await _in_thread(self._threads, partial(work, self._connection))
 
     async def _lock(self, begin: str) -> None:
         """Waits for other processes without holding up the event loop, which SQLite's own waiting would."""
@@ -197,8 +199,9 @@ def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: boo
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _fetched(result: CursorResult[Any]) -> CursorResult[Any]:
-    """With all its rows, which SQLite otherwise looks for when they are asked for."""
+def _fetched(connection: Connection, statement: Executable, parameters: Any) -> CursorResult[Any]:
+    """The result with all its rows, which SQLite otherwise looks for when they are asked for."""
+    result = connection.execute(statement, parameters)
     return cast(CursorResult[Any], result.freeze()()) if result.returns_rows else result
 
 

@@ -16,6 +16,7 @@ from core.ports import Closed, Lease
 from storage import schema
 from storage.repositories import Repository, change_of, row_of
 from storage.rows import dump, load
+from storage.sqlite import LONG
 
 SUSPECT_AFTER_RESCUES = 2
 _UNFINISHED = (TurnStatus.QUEUED, TurnStatus.RUNNING, TurnStatus.WAITING)
@@ -39,7 +40,8 @@ class TurnQueue(Repository):
         self, worker_id: UUID, *, now: datetime, lease_until: datetime, suspects: bool, limit: int, closed: Closed
     ) -> list[Turn]:
         values = {"worker": worker_id, "moment": now, "until": lease_until, "at_most": limit, "closed": sorted(closed.models)}
-        rows = await self._connection.execute(_claim(suspects=suspects, prefixes=closed.prefixes), values)
+        claim = _claim(suspects=suspects, prefixes=closed.prefixes)
+        rows = await self._connection.execute(claim, values, execution_options=LONG)  # it ranks all that wait
         return sorted((load(Turn, row) for row in rows.mappings()), key=lambda turn: turn.created_at)
 
     async def fence(self, lease: Lease) -> Turn:
@@ -81,9 +83,10 @@ class TurnQueue(Repository):
         found = await self._connection.execute(select(_turns.c.id).where(_is_claimable(suspects=True)).limit(1), {"moment": now})
         return found.first() is not None
 
-    async def due(self, model: str, now: datetime) -> list[Turn]:
+    async def due(self, model: str, now: datetime, *, limit: int) -> list[Turn]:
         query = select(_turns).where(_turns.c.model == model, or_(*(_is_claimable(suspects=suspects) for suspects in (True, False))))
-        rows = await self._connection.execute(query.with_for_update(skip_locked=True), {"moment": now})
+        oldest = query.order_by(_turns.c.created_at, _turns.c.id).limit(limit)
+        rows = await self._connection.execute(oldest.with_for_update(skip_locked=True), {"moment": now})
         return [load(Turn, row) for row in rows.mappings()]
 
     async def any_due(self, now: datetime) -> bool:

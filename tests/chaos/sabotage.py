@@ -167,10 +167,12 @@ async def _unfenced(self: TurnQueue, lease: Lease) -> Any:
     return await self.lock(lease.turn_id)
 
 
-async def _save_any_drafts(self: Messages, drafts: Iterable[Draft]) -> None:
-    for draft in drafts:
+async def _save_any_drafts(self: Messages, drafts: Iterable[Draft]) -> list[Draft]:
+    saved = list(drafts)
+    for draft in saved:
         message = schema.messages
         await self._connection.execute(update(message).where(message.c.id == draft.reply_id).values(content=draft.text))
+    return saved
 
 
 def _asking(tool: Tool) -> Tool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import column, insert, table, text
 from sqlalchemy.exc import OperationalError
 
 from storage import sqlite
@@ -16,6 +16,8 @@ from storage.engine import database_url
 from storage.sqlite import LONG, SqliteEngine, sqlite_writer
 
 COUNTS_FOR_LONG = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT max(i) FROM n")
+NUMBERS = table("t", column("i"))
+COUNTS = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT i FROM n").columns(column("i"))
 COUNTS_FOR_EVER = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
 
 
@@ -119,3 +121,24 @@ async def test_waiting_for_another_writer_ends(engine: SqliteEngine, tmp_path: P
     other.close()
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE t SET i = 2"))
+
+
+async def test_a_cancelled_change_is_undone_as_a_whole(engine: SqliteEngine) -> None:
+    """SQLite rolls a whole transaction back when a change in it is interrupted, savepoints and all, and says nothing."""
+
+    async def change() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE t SET i = 2"))
+            async with connection.begin_nested():
+                begun.set()
+                await connection.execute(insert(NUMBERS).from_select(["i"], COUNTS), execution_options=LONG)
+
+    begun = asyncio.Event()
+    task = asyncio.create_task(change())
+    async with asyncio.timeout(30):
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with engine.begin() as connection:
+            assert (await connection.execute(text("SELECT max(i), count(*) FROM t"))).one() == (1, 1)

@@ -17,7 +17,8 @@ from sqlalchemy.engine import URL
 from core import attachments, conversations, identity, messages, projects, retention, tasks, turns
 from core.access import Principal
 from core.attachments import Upload
-from core.errors import Conflict, LeaseLost, OnethreadError
+from core.drafts import Drafts
+from core.errors import Conflict, LeaseLost, NotFound, OnethreadError
 from core.events import ConversationChanged, MessageAdded, TaskChanged
 from core.ids import new_id
 from core.limits import ModelLimits
@@ -359,7 +360,7 @@ async def test_turns_that_wait_for_a_model_are_those_that_it_could_answer_now(su
         assert later.turn_id
         await uow.turns.update(later.turn_id, run_after=uow.now + timedelta(seconds=1))
     async with subject.storage.write() as uow:
-        due = await uow.turns.due("one/model", uow.now)
+        due = await uow.turns.due("one/model", uow.now, limit=9)
     assert {turn.conversation_id for turn in due} == {chat, second.conversation_id}
     assert len(due) == 2
 
@@ -728,3 +729,34 @@ async def test_archived_conversations_are_paged_and_counted_apart(subject: Subje
         archived = await conversations.page(uow, subject.admin, archived=True)
     assert ({each.id for each in listed.conversations}, listed.total) == ({posts[0].conversation_id, posts[2].conversation_id}, 2)
     assert ([each.id for each in archived.conversations], archived.total) == ([posts[1].conversation_id], 1)
+
+
+async def test_a_draft_whose_turn_is_held_is_written_later(subject: Subject) -> None:
+    posted = await subject.post()
+    turn = await subject.claim()
+    assert turn
+    lease = Lease(turn_id=turn.id, token=turn.lease_token)
+    drafts = Drafts(subject.storage, subject.live)
+    stream = drafts.open(turn, turn.stream_no, "")
+    stream.write("Half")
+    async with subject.storage.write() as uow:
+        await uow.turns.extend([lease], subject.clock.now() + timedelta(seconds=60))
+        checkpoint = asyncio.create_task(drafts._checkpoint())
+        await asyncio.wait({checkpoint}, timeout=0.2)
+    await checkpoint
+    await drafts._checkpoint()
+    stream.close()
+    async with subject.storage.read() as uow:
+        reply = await uow.messages.get(posted.reply_id or new_id())
+    assert reply
+    assert reply.content == "Half"
+
+
+async def test_posting_into_a_conversation_that_is_being_deleted_finds_nothing(subject: Subject) -> None:
+    posted = await subject.post()
+    async with subject.storage.write() as uow:
+        await conversations.delete(uow, subject.admin, posted.conversation_id)
+        posting = asyncio.create_task(subject.post(posted.conversation_id))
+        await asyncio.wait({posting}, timeout=0.3)
+    with pytest.raises((NotFound, Conflict)):
+        await posting

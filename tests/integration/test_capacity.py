@@ -8,15 +8,16 @@ from functools import partial
 from uuid import UUID
 
 from core import frames, messages, turns
-from core.errors import ModelBusy
+from core.errors import ModelBusy, ModelRefused
 from core.ids import new_id
 from core.limits import ModelLimit, ModelLimits
-from core.models import JSON, Posted, TurnStatus
+from core.models import JSON, AgentStatus, ModelPause, Posted, TurnStatus
 from core.ports import Lease, ModelRequest, RoundEnd, TextChunk, UnitOfWork
 from core.retries import RetryPolicy
+from core.turns import ClaimRules
 from core.worker import EXPECTED_BACK, WorkerRules
 from tests.databases import on_both
-from tests.fakes import USAGE, Call, ManualClock, ScriptedModel, claim_one
+from tests.fakes import USAGE, Call, Gate, ManualClock, ScriptedModel, claim_one
 from tests.integration.conftest import MODEL, RULES, Start, World
 
 new_database = on_both
@@ -217,6 +218,19 @@ async def _post_and_claim(uow: UnitOfWork, world: World, conversation_id: UUID, 
     return posted
 
 
+async def test_a_worker_that_starts_anew_keeps_the_turns_that_only_it_can_serve(start: Start) -> None:
+    refused = ScriptedModel(lambda _: (ModelRefused("It needs a key.", reason="KEY_MISSING"),))
+    async with start(unserved=NOTHING) as able, start(refused, unserved=OPENAI) as unable:
+        async with able.working():
+            await able.ask((await able.chat()).id, "Hello")
+        posted = await able.post((await able.chat()).id, "Hello", model="openai/gpt-x")
+        async with unable.working():
+            await unable.ended(await unable.post((await unable.chat()).id, "Hello"))
+            assert (await unable.turn(posted)).status is TurnStatus.QUEUED
+        async with able.working():
+            assert (await able.ended(posted)).content == "OK."
+
+
 # --- outages ---
 
 
@@ -248,3 +262,62 @@ def _is_paused(world: World) -> Callable[[], Awaitable[bool]]:
         return bool(pause and pause.paused_until > pause.paused_since and pause.probe_turn_id is None)
 
     return paused
+
+
+async def test_an_old_pause_does_not_make_a_new_outage_longer(start: Start) -> None:
+    clock, model = ManualClock(), ScriptedModel()
+    async with start(model.will(BUSY), clock=clock, worker_rules=replace(RULES, retries=RetryPolicy())) as world, world.working():
+        evening = await world.post((await world.chat()).id, "Hello")
+        await world.until(_is_paused(world))
+        clock.advance(6)
+        assert (await world.ended(evening)).content == "OK."
+
+        clock.advance(3 * HOUR)
+        model.will(BUSY).will(BUSY).will(BUSY)
+        morning = await world.post((await world.chat()).id, "Hello again")
+        for seconds in (5, 10, 20):
+            await world.until(_is_paused(world))
+            assert (await world.turn(morning)).failures == 0
+            clock.advance(seconds)
+            await _asked_again(world)
+        assert (await world.ended(morning)).content == "OK."
+
+
+async def _asked_again(world: World) -> None:
+    calls = world.model.calls
+
+    async def asked() -> bool:
+        return world.model.calls > calls
+
+    await world.until(asked)
+
+
+async def test_an_answer_that_began_before_a_pause_does_not_end_it(start: Start) -> None:
+    clock, gate = ManualClock(), Gate()
+    model = ScriptedModel().will("Slow", gate).will(BUSY)
+    async with start(model, clock=clock, worker_rules=replace(RULES, retries=RetryPolicy())) as world, world.working():
+        slow = await world.post((await world.chat()).id, "Hello")
+        await gate.reached()
+        await world.post((await world.chat()).id, "Me too")
+        await world.until(_is_paused(world))
+        gate.open()
+        assert (await world.ended(slow)).content == "Slow"
+        pause = await world.read(lambda uow: uow.pauses.get(MODEL))
+        assert pause
+        assert pause.paused_until == clock.now() + timedelta(seconds=5)
+
+
+async def test_a_turn_that_is_stopped_after_it_was_passed_on_leaves_no_status(start: Start) -> None:
+    policy = RetryPolicy(fallback_models=("two/model",))
+    async with start(clock=ManualClock()) as world:
+        await world.write(lambda uow: uow.pauses.put(_long_pause(uow)))
+        posts = [await world.post((await world.chat()).id, "Hello") for _ in range(3)]
+        rules = ClaimRules(lease_seconds=60, policy=policy)
+        claimed = await world.write(lambda uow: turns.claim(uow, new_id(), rules, limit=1))
+        waiting = next(each for each in posts if each.turn_id not in {turn.id for turn in claimed.turns})
+        await world.cancel(waiting)
+        assert (await world.agent_status(waiting.conversation_id))[0] is AgentStatus.IDLE
+
+
+def _long_pause(uow: UnitOfWork) -> ModelPause:
+    return ModelPause(model=MODEL, paused_since=uow.now, paused_until=uow.now + timedelta(seconds=200), pauses=3)

@@ -216,7 +216,7 @@ def test_in_place_of_a_summary_it_repeats_what_was_said_last() -> None:
 
 def test_the_answer_to_its_question_is_taken_as_an_answer() -> None:
     asks = {"id": "1", "type": "function", "function": {"name": "ask_user", "arguments": '{"question": "Tea or coffee?"}'}}
-    asked = [
+    asked: list[JSON] = [
         {"role": "user", "content": "ask me whether to use tea or coffee"},
         {"role": "assistant", "content": None, "tool_calls": [asks]},
         {"role": "tool", "tool_call_id": "1", "content": '{"question": "Tea or coffee?"}'},

@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_model_requests")),
     )
     with op.batch_alter_table("model_requests", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_model_requests_at"), ["at"], unique=False)
         batch_op.create_index(batch_op.f("ix_model_requests_model_at"), ["model", "at"], unique=False)
         batch_op.create_index(batch_op.f("ix_model_requests_turn_id"), ["turn_id"], unique=False)
         batch_op.create_index(
@@ -50,3 +51,5 @@ def upgrade() -> None:
             sqlite_where=sa.text("ended_at IS NULL"),
             postgresql_where=sa.text("ended_at IS NULL"),
         )
+    with op.batch_alter_table("approvals", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_approvals_conversation_id"), ["conversation_id"], unique=False)
