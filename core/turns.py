@@ -91,17 +91,7 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
         return Claimed([], more=False)
     pauses = {pause.model: pause for pause in await uow.pauses.lock_all()}
     passed_on = await _pass_on(uow, pauses.values(), rules.policy)
-    at_limit = await full(uow, rules.limits)
-    await _tell_of_limit(uow, at_limit)
-    closed = at_limit | await held_back(uow, tuple(pauses.values()))
-    with_care = rules.limits.named | pauses.keys()
-    claimed, more = [], passed_on
-    if not rules.limits.of_all:
-        claimed = await _take(uow, worker_id, rules, closed | with_care, limit)
-        more |= len(claimed) == limit
-    if not claimed and (with_care or rules.limits.of_all):
-        claimed = await _take(uow, worker_id, rules, closed, 1)
-    more |= bool(claimed and with_care)
+    claimed, more = await _take_some(uow, worker_id, rules, tuple(pauses.values()), limit)
     for turn in claimed:
         if (pause := pauses.get(turn.model)) and pause.at_once == 1:
             await uow.pauses.put(probing(pause, turn, uow.now, rules.policy))
@@ -109,7 +99,21 @@ async def claim(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, *, limit: i
     if claimed:
         await _mark_messages(uow, claimed, MessageStatus.PROCESSING)
         await say_asking(uow, claimed)
-    return Claimed(claimed, more)
+    return Claimed(claimed, more or passed_on)
+
+
+async def _take_some(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, pauses: Sequence[ModelPause], limit: int) -> Claimed:
+    """Many of models without pause or limit; where there are none, one of another."""
+    at_limit = await full(uow, rules.limits)
+    await _tell_of_limit(uow, at_limit)
+    closed = at_limit | await held_back(uow, pauses)
+    with_care = rules.limits.named | {pause.model for pause in pauses}
+    if not rules.limits.of_all and (many := await _take(uow, worker_id, rules, closed | with_care, limit)):
+        return Claimed(many, more=len(many) == limit or bool(with_care))
+    if not (with_care or rules.limits.of_all):
+        return Claimed([], more=False)
+    one = await _take(uow, worker_id, rules, closed, 1)
+    return Claimed(one, more=bool(one))
 
 
 async def _take(uow: UnitOfWork, worker_id: UUID, rules: ClaimRules, closed: frozenset[str], limit: int) -> list[Turn]:
