@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from core.errors import StorageUnavailable
 from onethread.bootstrap import App, working
 
 _POLL_SECONDS = 0.25
@@ -44,12 +45,20 @@ async def _work_until(app: App, done: Callable[[], Awaitable[bool]], *, seconds:
     async with _answering(app) as stopped:
         quiet = 0.0
         while quiet < seconds and not stopped.is_set():
-            quiet = quiet + _POLL_SECONDS if await done() else 0.0
+            quiet = quiet + _POLL_SECONDS if await _is_so(done) else 0.0
             try:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await stopped.wait()
             except TimeoutError:
                 continue
+
+
+async def _is_so(done: Callable[[], Awaitable[bool]]) -> bool:
+    """Nothing is done while the database is away: a worker that ended now could not hand back what it answers."""
+    try:
+        return await done()
+    except StorageUnavailable:
+        return False
 
 
 @asynccontextmanager

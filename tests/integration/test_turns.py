@@ -1,7 +1,7 @@
 """A turn's way through worker, agent and model: streamed, checkpointed, with tools, and what happens when something fails on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,8 @@ from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Arguments, Hints, ToolContext, Toolset, tool
+from onethread import service
+from onethread.bootstrap import App
 from storage.unit_of_work import Database
 from tests.databases import on_both
 from tests.fakes import CUT, Call, Gate, ManualClock, ScriptedModel, claim_one, results, said
@@ -791,6 +793,28 @@ async def _passed_over(world: World) -> None:
     """Waits until the worker has looked for turns and taken what it may: it answers one that is posted now, on another model."""
     posted = await world.post((await world.chat()).id, "Marker", model="other/model")
     await world.ended(posted)
+
+
+@pytest.mark.parametrize("until_done", [service.work_until_idle, service.answer_suspects])
+async def test_a_worker_that_ends_when_all_is_done_does_not_end_because_the_database_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, until_done: Callable[[App], Coroutine[None, None, None]]
+) -> None:
+    refused = asyncio.Event()
+
+    @asynccontextmanager
+    async def away() -> AsyncIterator[UnitOfWork]:
+        refused.set()
+        raise StorageUnavailable("The database is away.")
+        yield
+
+    monkeypatch.setattr(service, "_IDLE_SECONDS", 0.3)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.app.storage, "read", away)
+        working = asyncio.create_task(until_done(world.app))
+        async with asyncio.timeout(5):
+            await refused.wait()
+    async with asyncio.timeout(10):
+        await working
 
 
 @asynccontextmanager
