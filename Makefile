@@ -39,7 +39,7 @@ format: $(VENV)/dev.stamp ## format the code and repair what ruff can repair
 bench: $(VENV)/dev.stamp ## measure speed and load, and write docs/benchmarks.md; ARGS="-k turns" or ARGS=--quick for less
 	@$(PY) -m tests.benchmarks $(ARGS)
 
-chaos: $(VENV)/dev.stamp ## break everything while 1,000 messages are answered on each database: 10-15 minutes
+chaos: $(VENV)/dev.stamp ## break everything while 1,000 messages are answered on each database: about 15 minutes
 	@ONETHREAD_CHAOS_TURNS=$${ONETHREAD_CHAOS_TURNS:-1000} $(PY) -m pytest tests/chaos/test_chaos.py -q -s $(ARGS)
 
 # --- dependencies: locked with hashes; releases younger than a week are not taken ---

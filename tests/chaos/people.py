@@ -294,6 +294,7 @@ class Mirror:
                 if frame.event == "new_message" and payload["id"] in self.shown:
                     self.complaints.append(f"message {payload['seq']} came twice")
                 self.shown[payload["id"]] = payload
+                self.written[payload["id"]] = payload["content"]
             case "llm_delta":
                 self._write(payload)
             case "llm_complete":

@@ -28,7 +28,7 @@ from tests.databases import NewDatabase, on_both
 from tests.emulators.raw_provider import RawProvider
 
 __all__ = ["on_both"]
-TURNS = int(os.environ.get("ONETHREAD_CHAOS_TURNS", "150"))
+TURNS = int(os.environ.get("ONETHREAD_CHAOS_TURNS", "120"))
 SEED = int(os.environ.get("ONETHREAD_CHAOS_SEED", "1"))
 WORKERS = 3
 MESSAGES_IN_A_CONVERSATION = 5

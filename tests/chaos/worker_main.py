@@ -88,9 +88,16 @@ async def _until_no_suspects(app: App) -> None:
     idle = 0
     while idle < IDLE_LOOKS:
         await asyncio.sleep(0.1)
+        idle = 0 if app.worker.running or await _may_wait(app) else idle + 1
+
+
+async def _may_wait(app: App) -> bool:
+    """Whether there are suspects, as far as may be known."""
+    try:
         async with app.storage.read() as uow:
-            waiting = await uow.turns.has_suspect(uow.now)
-        idle = 0 if waiting or app.worker.running else idle + 1
+            return await uow.turns.has_suspect(uow.now)
+    except StorageUnavailable:
+        return True
 
 
 def _speak_to(log_file: Path) -> None:
