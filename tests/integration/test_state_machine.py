@@ -558,7 +558,9 @@ class Turns(RuleBasedStateMachine):
             return await turns.fail_attempt(uow, held.job.lease, error, draft=draft, policy=POLICY)
 
         pause = self.read(lambda uow: uow.pauses.get(held.job.turn.model))
-        paused_too_long = pause and (self.clock.now() - pause.paused_since).total_seconds() > POLICY.pause_total_seconds
+        now = self.clock.now()
+        forgotten = pause and (now - pause.paused_until).total_seconds() > POLICY.pause_limit_seconds + POLICY.probe_seconds
+        paused_too_long = pause and not forgotten and (now - pause.paused_since).total_seconds() > POLICY.pause_total_seconds
         after = self.write(work)
         charged = isinstance(error, ModelFaltered) or (isinstance(error, ModelBusy) and paused_too_long)
         gives_up = isinstance(error, ModelRefused) or (charged and turn.failures + 1 >= POLICY.max_failures)
