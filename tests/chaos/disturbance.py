@@ -23,6 +23,8 @@ class Disturbance:
         self._dice = random.Random(seed)
         self._workers: list[WorkerProcess] = []
         self._zombie: asyncio.Task[None] | None = None
+        self._opening = iter((False, True) * 3)
+        """Whether to make a zombie, so that a short run has some of everything; afterwards dice decide."""
         self._one_at_a_time = asyncio.Lock()
         self.figures: Counter[str] = Counter()
 
@@ -58,10 +60,11 @@ class Disturbance:
     async def _do_something(self) -> None:
         victim = self._dice.choice(self._awake())
         chance = self._dice.random()
-        if (chance < 0.30 or not self.figures["zombies"]) and (self._zombie is None or self._zombie.done()):
+        wants_zombie = next(self._opening, chance < 0.30)
+        if wants_zombie and (self._zombie is None or self._zombie.done()):
             victim.stop()
             self._zombie = asyncio.create_task(self._make_a_zombie(victim, self._evidence.held_by(victim.pid)), name="zombie")
-        elif chance < 0.40:
+        elif 0.30 <= chance < 0.40:
             self.figures["orderly restarts"] += 1
             victim.ask_to_end()
             await victim.ended()

@@ -111,7 +111,7 @@ async def test_every_message_is_answered_once_whatever_goes_wrong(
     assert not violations, "\n".join(violations)
     assert set(on.outages.figures) == set(on.outages.kinds)
     assert not (shared.database.gapless_feed and on.people.figures["gaps in the feed"])
-    assert on.disturbance.figures["kills that hit a turn"] >= TURNS // 50
+    assert on.disturbance.figures["kills that hit a turn"] >= TURNS // 100
     assert on.disturbance.figures["drafts left behind"] > 0
     assert on.disturbance.figures["turns lost by zombies"] > 0
     assert on.talker.injected.total() >= TURNS // 15
