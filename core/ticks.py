@@ -14,6 +14,8 @@ from core.ports import Clock, Storage
 from core.retries import RetryPolicy
 
 RESCUE_SECONDS = 10
+AFTER_OUTAGE = timedelta(seconds=20)
+"""Longer than it takes a living worker to extend its leases."""
 EXPIRE_SECONDS = 60
 PRUNE_HOURS = 24
 _log = structlog.get_logger()
@@ -29,6 +31,7 @@ class Ticks:
         self._policy = policy
         self._kept = kept
         self._rescue_seconds = rescue_seconds
+        self._rescues_from = clock.now()
         self._scheduler = AsyncIOScheduler(timezone="UTC", job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1})
 
     def start(self) -> None:
@@ -46,9 +49,16 @@ class Ticks:
         self._scheduler.shutdown(wait=False)
 
     async def rescue(self) -> None:
-        async with self._storage.read() as uow:
-            if not await uow.turns.has_expired(uow.now):
-                return
+        """After an outage of the database the living extend their leases first: it must not cost their turns a rescue."""
+        if self._clock.now() < self._rescues_from:
+            return
+        try:
+            async with self._storage.read() as uow:
+                if not await uow.turns.has_expired(uow.now):
+                    return
+        except StorageUnavailable:
+            self._rescues_from = self._clock.now() + AFTER_OUTAGE
+            raise
         async with self._storage.write() as uow:
             rescued = await turns.rescue(uow, self._policy)
         _log.warning("turns.rescued", number=rescued)

@@ -795,6 +795,29 @@ async def _passed_over(world: World) -> None:
     await world.ended(posted)
 
 
+async def test_an_outage_of_the_database_costs_no_living_worker_its_turns(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    async with start(clock=clock) as world:
+        posted = await world.post((await world.chat()).id, "Hello")
+        await _claimed(world, posted)
+        clock.advance(61)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.app.storage, "read", _away)
+            with pytest.raises(StorageUnavailable):
+                await world.app.ticks.rescue()
+        await world.app.ticks.rescue()
+        assert (await world.turn(posted)).status is TurnStatus.RUNNING
+        clock.advance(21)
+        await world.app.ticks.rescue()
+        assert (await world.turn(posted)).rescues == 1
+
+
+@asynccontextmanager
+async def _away() -> AsyncIterator[UnitOfWork]:
+    raise StorageUnavailable("The connection was lost.")
+    yield
+
+
 @pytest.mark.parametrize("until_done", [service.work_until_idle, service.answer_suspects])
 async def test_a_worker_that_ends_when_all_is_done_does_not_end_because_the_database_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch, until_done: Callable[[App], Coroutine[None, None, None]]
