@@ -13,6 +13,7 @@ from core import projects
 from core.errors import StorageUnavailable
 from core.ids import new_id
 from core.live import LiveEvents
+from storage import sqlite
 from storage.engine import database_url
 from storage.migrate import upgrade
 from storage.sqlite import sqlite_reader, sqlite_writer
@@ -63,8 +64,9 @@ async def test_a_full_disk_is_told_and_undone_and_passes(path: Path) -> None:
             await projects.default(uow)
 
 
-async def test_a_locked_database_is_told(path: Path) -> None:
-    async with opened(path, "busy_timeout=50") as storage:
+async def test_a_locked_database_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    async with opened(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageUnavailable, match="locked by another program"):
@@ -76,8 +78,9 @@ async def test_a_locked_database_is_told(path: Path) -> None:
             await projects.default(uow)
 
 
-async def test_pruning_a_locked_database_is_told(path: Path) -> None:
-    async with opened(path, "busy_timeout=50") as storage:
+async def test_pruning_a_locked_database_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    async with opened(path) as storage:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageUnavailable, match="locked by another program"):
