@@ -108,7 +108,7 @@ class Drafts:
             return
         drafts = [stream.draft() for stream in written]
         async with self._storage.write() as uow:
-            saved = await uow.messages.save_drafts(drafts)
+            saved = {draft.lease for draft in await uow.messages.save_drafts(drafts)}
         for stream, draft in zip(written, drafts, strict=True):
-            if draft in saved:
+            if draft.lease in saved:
                 stream.checkpointed = draft.text
