@@ -15,6 +15,8 @@ class Principal:
     user_id: UUID
     admin: bool = False
     scopes: frozenset[str] = ALL_SCOPES
+    token_id: UUID | None = None
+    """The personal token that they showed, where they showed one."""
     reading_along: "Audience | None" = None
     """Set for the agent's tools: their results are read by others too, so they see only what all of these may see."""
 

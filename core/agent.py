@@ -1,12 +1,13 @@
 """The agent's loop: a model round, its tool calls, and again, until the reply is whole. Every effect is stored under the turn's fence."""
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -47,6 +48,9 @@ class _Job:
     began_at: datetime
     too_long: set[int] = field(default_factory=set)
     """The rounds that the provider found too long: the window moves for each once."""
+    claimed_at: float = field(default_factory=time.monotonic)
+    first_text_seconds: list[float] = field(default_factory=list)
+    """From the claim to the reply's first text; empty until then."""
 
 
 class Agent:
@@ -87,7 +91,7 @@ class Agent:
         said = history.joined(step.content for step in steps)
         stream = self._drafts.open(job.turn, await self._stream_no(job, transcript, said), said)
         try:
-            end = await self._listen(request, stream)
+            end = await self._listen(job, request, stream)
         except ModelRefused as error:
             if error.reason != Reason.CONTEXT_TOO_LONG or len(steps) in job.too_long:
                 raise
@@ -110,12 +114,14 @@ class Agent:
         begin = partial(turns.begin_stream, lease=job.lease, text=said, limits=self._rules.limits)
         return await when_admitted(self._storage.write, job.lease, begin)
 
-    async def _listen(self, request: ModelRequest, stream: ReplyStream) -> RoundEnd:
+    async def _listen(self, job: _Job, request: ModelRequest, stream: ReplyStream) -> RoundEnd:
         separator = "\n\n" if stream.text else ""
         async with aclosing(self._model.stream(request)) as items:
             async for item in items:
                 match item:
                     case TextChunk(text=text) if text:
+                        if not stream.text:
+                            job.first_text_seconds[:] = [round(time.monotonic() - job.claimed_at, 3)]
                         stream.write(separator + text)
                         separator = ""
                     case RoundEnd():
@@ -139,7 +145,7 @@ class Agent:
         text = history.joined(each.content for each in all_steps)
         turn = await turns.store_step(uow, job.lease, step, calls, conversation=conversation, text=text)
         if not calls:
-            await turns.finish(uow, turn, text=text, metadata=_metadata(turn, all_steps, uow.now))
+            await turns.finish(uow, turn, text=text, metadata=_metadata(job, turn, all_steps, uow.now))
         return not calls
 
     def _request(self, job: _Job, transcript: history.Transcript, written: history.History, rounds: int) -> ModelRequest:
@@ -174,7 +180,7 @@ class Agent:
         if tool.ends_turn:
             await self._note(uow, turn, steps, call, result)
             await self._skip_following(uow, turn, steps[-1], call)
-            await self._finish_with_question(uow, turn, steps, result)
+            await self._finish_with_question(uow, job, turn, steps, result)
             return True
         return await self._note(uow, turn, steps, call, result)
 
@@ -204,10 +210,10 @@ class Agent:
             skipped = _noted(step, index, step.tool_requests[index], uow.now)
             await turns.put_tool_call(uow, turn, replace(skipped, state=ToolCallState.FAILED, result=history.UNANSWERED))
 
-    async def _finish_with_question(self, uow: UnitOfWork, turn: Turn, steps: list[Step], question: JSON) -> None:
+    async def _finish_with_question(self, uow: UnitOfWork, job: _Job, turn: Turn, steps: list[Step], question: JSON) -> None:
         text = history.joined([*(step.content for step in steps), question["question"]])
         asked = {"question": {"text": question["question"], "options": question["options"]}}
-        await turns.finish(uow, turn, text=text, metadata={**_metadata(turn, steps, uow.now), **asked})
+        await turns.finish(uow, turn, text=text, metadata={**_metadata(job, turn, steps, uow.now), **asked})
 
     # --- storage ---
 
@@ -248,11 +254,8 @@ def _noted(step: Step, index: int, request: ToolRequest, now: datetime) -> ToolC
 
 
 def _arguments(request: ToolRequest) -> JSON:
-    try:
-        arguments: Any = json.loads(request.arguments or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = history.arguments_of(request)
+    if arguments is None:
         raise Conflict("The arguments are no JSON object. Call the tool again with complete arguments.")
     return arguments
 
@@ -315,7 +318,7 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
     )
 
 
-def _metadata(turn: Turn, steps: list[Step], now: datetime) -> JSON:
+def _metadata(job: _Job, turn: Turn, steps: list[Step], now: datetime) -> JSON:
     usage = total(step.usage for step in steps)
     return {
         **turns.told_model(turn),
@@ -327,4 +330,5 @@ def _metadata(turn: Turn, steps: list[Step], now: datetime) -> JSON:
         "finish_reason": steps[-1].finish_reason,
         "rounds": len(steps),
         "seconds": round((now - (turn.started_at or now)).total_seconds(), 1),
+        **({"first_text_seconds": job.first_text_seconds[0]} if job.first_text_seconds else {}),
     }

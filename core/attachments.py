@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from uuid import UUID
 
-from core.errors import InvalidInput
+from core.access import Principal, require
+from core.errors import InvalidInput, NotFound
 from core.ids import new_id
 from core.models import Attachment, Message
 from core.ports import UnitOfWork
@@ -37,6 +38,16 @@ async def copies(uow: UnitOfWork, message: Message) -> list[Upload]:
     """A message's files, for posting it anew."""
     found = await uow.attachments.of_messages([message.id])
     return [Upload(name=each.name, media_type=each.media_type, data=await uow.attachments.data(each.id)) for each in found]
+
+
+async def get(uow: UnitOfWork, principal: Principal, attachment_id: UUID) -> Attachment:
+    """Of a message in a conversation that this person may see."""
+    require(principal, "chat")
+    attachment = await uow.attachments.get(attachment_id)
+    message = await uow.messages.get(attachment.message_id) if attachment else None
+    if attachment is None or message is None or await uow.conversations.get(message.conversation_id, principal) is None:
+        raise NotFound(f"There is no attachment {attachment_id}.")
+    return attachment
 
 
 async def remove(uow: UnitOfWork, message_id: UUID) -> None:

@@ -6,8 +6,9 @@ from uuid import UUID
 from core import projects, turns
 from core.access import Audience, Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
-from core.events import ConversationChanged, ConversationDeleted
+from core.events import ConversationChanged, ConversationDeleted, Readers
 from core.ids import new_id
+from core.llm.providers import checked
 from core.models import AgentStatus, Conversation, Project, Visibility
 from core.ports import UnitOfWork
 from core.text import clean
@@ -22,18 +23,30 @@ class ConversationPage:
     total: int
 
 
-async def create(uow: UnitOfWork, principal: Principal, *, title: str = "", model: str | None = None) -> Conversation:
+async def create(
+    uow: UnitOfWork, principal: Principal, *, title: str = "", model: str | None = None, conversation_id: UUID | None = None
+) -> Conversation:
     """A private chat without a task. Without a title it gets one from its first message."""
     require(principal, "chat")
     project = await projects.default(uow)
-    return await add(uow, principal, title=_title(title), visibility=Visibility.PRIVATE, project=project, model=model)
+    model = checked(model) if model else None
+    private = Visibility.PRIVATE
+    return await add(uow, principal, title=_title(title), visibility=private, project=project, model=model, conversation_id=conversation_id)
 
 
 async def add(
-    uow: UnitOfWork, principal: Principal, *, title: str, visibility: Visibility, project: Project, model: str | None = None
+    uow: UnitOfWork,
+    principal: Principal,
+    *,
+    title: str,
+    visibility: Visibility,
+    project: Project,
+    model: str | None = None,
+    conversation_id: UUID | None = None,
 ) -> Conversation:
+    """`conversation_id` is the id that it gets, where that was made before."""
     conversation = Conversation(
-        id=new_id(),
+        id=conversation_id or new_id(),
         task_id=None,
         task_ref=None,
         project_id=project.id,
@@ -88,7 +101,7 @@ async def set_title(uow: UnitOfWork, conversation_id: UUID, title: str) -> None:
 async def set_model(uow: UnitOfWork, principal: Principal, conversation_id: UUID, model: str | None) -> None:
     """For the messages from now on; None goes back to the project's or the default model."""
     await get(uow, principal, conversation_id)
-    await uow.conversations.update(conversation_id, model=model)
+    await uow.conversations.update(conversation_id, model=checked(model) if model else None)
     uow.emit(ConversationChanged(conversation_id=conversation_id))
 
 
@@ -116,13 +129,14 @@ async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -
     conversation = await get(uow, principal, conversation_id)
     if conversation.task_ref:
         raise Conflict(f"This conversation belongs to {conversation.task_ref}. Delete the task instead.")
-    await remove(uow, conversation_id)
+    await remove(uow, conversation)
 
 
-async def remove(uow: UnitOfWork, conversation_id: UUID) -> None:
-    await turns.cancel_all(uow, conversation_id)
-    await uow.conversations.delete(conversation_id)
-    uow.emit(ConversationDeleted(conversation_id=conversation_id))
+async def remove(uow: UnitOfWork, conversation: Conversation) -> None:
+    who = await readers(uow, conversation)
+    await turns.cancel_all(uow, conversation.id)
+    await uow.conversations.delete(conversation.id)
+    uow.emit(ConversationDeleted(conversation_id=conversation.id, readers=who))
 
 
 async def audience(uow: UnitOfWork, conversation: Conversation) -> Audience:
@@ -131,6 +145,12 @@ async def audience(uow: UnitOfWork, conversation: Conversation) -> Audience:
         return Audience(conversation_id=conversation.id, users=None)
     members = await uow.conversations.members(conversation.id)
     return Audience(conversation_id=conversation.id, users=members | {conversation.owner_id})
+
+
+async def readers(uow: UnitOfWork, conversation: Conversation) -> Readers:
+    """Its audience, as the events of a deletion tell it."""
+    users = (await audience(uow, conversation)).users
+    return None if users is None else tuple(sorted(users))
 
 
 def _title(text: str) -> str:

@@ -10,6 +10,9 @@ from uuid import UUID
 
 from core.models import TurnStatus
 
+Readers = tuple[UUID, ...] | None
+"""Who could see what is not there any more, and so may learn that it is gone; None where that was everybody."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAdded:
@@ -64,6 +67,7 @@ class ConversationChanged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationDeleted:
     conversation_id: UUID
+    readers: Readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class TaskDeleted:
     conversation_id: UUID
     task_id: UUID
     ref: str
+    readers: Readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +118,8 @@ _STATE_EVENTS = {kind.__name__: kind for kind in get_args(StateEvent)}
 
 
 def to_json(event: StateEvent) -> dict[str, Any]:
-    """A flat object of strings and whole numbers, with the event's name under `event`."""
-    values = ((name, getattr(event, name)) for name in event.__slots__)
-    return {"event": type(event).__name__, **{name: str(value) if isinstance(value, UUID) else value for name, value in values}}
+    """A flat object of strings and whole numbers, with the event's name under `event`; `readers` is a list or null."""
+    return {"event": type(event).__name__, **{name: _packed(getattr(event, name)) for name in event.__slots__}}
 
 
 def from_json(stored: dict[str, Any]) -> StateEvent:
@@ -127,5 +131,16 @@ def from_json(stored: dict[str, Any]) -> StateEvent:
             fields[name] = UUID(value)
         elif name == "status":
             fields[name] = TurnStatus(value)
+        elif name == "readers" and value is not None:
+            fields[name] = tuple(UUID(each) for each in value)
     event: StateEvent = kind(**fields)
     return event
+
+
+def _packed(value: Any) -> Any:
+    match value:
+        case UUID():
+            return str(value)
+        case tuple():
+            return [str(each) for each in value]
+    return value

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from uuid import UUID
 
 from core import conversations
@@ -23,13 +23,17 @@ from core.events import (
     ToolCallChanged,
     TurnChanged,
 )
-from core.frames import Frame, conversation_json, messages_json, snapshot, task_json, tool_call_json, turn_json
+from core.frames import Frame, FrameEvent, conversations_json, deleted, messages_json, snapshot, task_json, tool_call_json, turns_json
 from core.live import LiveEvents, Subscription
 from core.models import JSON, MessageStatus, Role
 from core.ports import Storage, UnitOfWork
 from core.text import utf16_cut, utf16_len
 
 REREAD_SECONDS = 1.0
+DRAFT_SECONDS = 1.5
+"""After so long what was told before somebody began to listen is stored: drafts are, once a second."""
+_BATCH = 50
+"""Events that are read and told together. More of them would be held in memory while whoever reads the frames is slow."""
 _ENDED = (MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.CANCELLED)
 
 
@@ -76,6 +80,9 @@ class Follower:
         self._newest_seq = 0
         """Of the messages that were told."""
         self._reread_at = 0.0
+        self._unsure: set[UUID] = set()
+        """Replies that were being written when the snapshot was read: text told before may be missing in it."""
+        self._sure_at = 0.0
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """A `snapshot`, then live frames; another `snapshot` whenever events were missed. Ends when the conversation is deleted.
@@ -86,25 +93,28 @@ class Follower:
         with self._live.subscribe(self._conversation_id) as subscription:
             yield await self._snapshot()
             while True:
-                for frame in await self._translate(await self._next(subscription)):
+                for frame in await self._translate(await self._next(subscription), subscription):
                     yield frame
                     if frame.event == "conversation_deleted":
                         return
 
     async def _next(self, subscription: Subscription) -> list[Event]:
+        if not (self._held or self._unsure):
+            return [await subscription.get(), *subscription.waiting(_BATCH)]
         try:
-            async with asyncio.timeout(REREAD_SECONDS if self._held else None):
-                return [await subscription.get(), *subscription.waiting()]
+            async with asyncio.timeout(REREAD_SECONDS if self._held else self._sure_at - time.monotonic()):
+                return [await subscription.get(), *subscription.waiting(_BATCH)]
         except TimeoutError:
             return []
 
-    async def _translate(self, events: list[Event]) -> list[Frame]:
+    async def _translate(self, events: list[Event], subscription: Subscription) -> list[Frame]:
         while True:
             try:
                 return await self._translated(events)
             except NotFound:
-                gone = ConversationDeleted(conversation_id=self._conversation_id)
-                return [_deleted(event) for event in events if isinstance(event, TaskDeleted)] + [_deleted(gone)]
+                events += subscription.waiting()
+                gone = ConversationDeleted(conversation_id=self._conversation_id, readers=())
+                return [deleted(event) for event in events if isinstance(event, TaskDeleted)] + [deleted(gone)]
             except StorageUnavailable:
                 events = [Lagged()]
                 await asyncio.sleep(REREAD_SECONDS)
@@ -112,16 +122,33 @@ class Follower:
     async def _translated(self, events: list[Event]) -> list[Frame]:
         if any(isinstance(event, Lagged) for event in events):
             return [await self._snapshot()]
-        frames: list[Frame] = []
-        for event in events:
-            match event:
-                case TextDelta():
-                    frames += self._delta(event)
-                case ConversationDeleted() | TaskDeleted():
-                    frames.append(_deleted(event))
-                case _:
-                    frames += await self._state(event)
-        return frames + (await self._reread() if self._held else [])
+        if all(isinstance(event, TextDelta) for event in events):
+            frames = [frame for event in events if isinstance(event, TextDelta) for frame in self._delta(event)]
+        else:
+            async with self._storage.read() as uow:
+                messages = await _messages(uow, events)
+                frames = [frame for event in events for frame in await self._told(uow, messages, event)]
+        return frames + (await self._reread() if self._held or self._unsure else [])
+
+    async def _told(self, uow: UnitOfWork, messages: Mapping[UUID, JSON], event: Event) -> list[Frame]:
+        match event:
+            case TextDelta():
+                return self._delta(event)
+            case MessageAdded():
+                return self._message(messages.get(event.message_id), "new_message")
+            case MessageChanged():
+                return self._message(messages.get(event.message_id), "message_changed")
+            case TurnChanged():
+                return await self._turn(uow, event.turn_id)
+            case ToolCallChanged():
+                return await _tool_call(uow, event.turn_id, event.step, event.index)
+            case ApprovalChanged():
+                return await self._approval(uow, event.approval_id)
+            case AgentStatusChanged() | ConversationChanged() | TaskChanged():
+                return await self._conversation(uow, event)
+            case ConversationDeleted() | TaskDeleted():
+                return [deleted(event)]
+        return []
 
     # --- text ---
 
@@ -132,17 +159,22 @@ class Follower:
         if not reply.fits(delta):
             self._held.append(delta)
             return []
+        self._unsure.discard(delta.message_id)
         change = reply.apply(delta)
         return [_delta_frame(delta.message_id, reply.stream_no, *change)] if change else []
 
     async def _reread(self) -> list[Frame]:
         """Closes gaps: the stored drafts reach up to the deltas that are held, a second later at most."""
-        if time.monotonic() < self._reread_at:
-            return []
-        self._reread_at = time.monotonic() + REREAD_SECONDS
-        held, self._held = self._held, []
+        now = time.monotonic()
+        held: list[TextDelta] = []
+        missing: set[UUID] = set()
+        if self._unsure and now >= self._sure_at:
+            missing, self._unsure = self._unsure, missing
+        if self._held and now >= self._reread_at:
+            self._reread_at = now + REREAD_SECONDS
+            held, self._held = self._held, held
         frames: list[Frame] = []
-        for message_id in dict.fromkeys(delta.message_id for delta in held):
+        for message_id in missing | {delta.message_id for delta in held}:
             if stored := await self._stored_text(message_id):
                 frames += self._delta(stored)
         return frames + [frame for delta in held for frame in self._delta(delta)]
@@ -171,36 +203,21 @@ class Follower:
             for message in state["messages"]
             if message["role"] == Role.ASSISTANT and message["status"] not in _ENDED
         }
+        written = {UUID(message["id"]) for message in state["messages"] if message["status"] == MessageStatus.PROCESSING}
+        self._unsure = written & self._replies.keys()
+        self._sure_at = time.monotonic() + DRAFT_SECONDS
         return Frame("snapshot", state)
 
-    async def _state(self, event: Event) -> list[Frame]:
-        async with self._storage.read() as uow:
-            match event:
-                case MessageAdded():
-                    return await self._message(uow, event.message_id, "new_message")
-                case MessageChanged():
-                    return await self._message(uow, event.message_id, "message_changed")
-                case TurnChanged():
-                    return await self._turn(uow, event.turn_id)
-                case ToolCallChanged():
-                    return await _tool_call(uow, event.turn_id, event.step, event.index)
-                case ApprovalChanged():
-                    return await self._approval(uow, event.approval_id)
-                case AgentStatusChanged() | ConversationChanged() | TaskChanged():
-                    return await self._conversation(uow, event)
-        return []
-
-    async def _message(self, uow: UnitOfWork, message_id: UUID, event: str) -> list[Frame]:
-        message = await uow.messages.get(message_id)
-        if message is None:
+    def _message(self, payload: JSON | None, event: FrameEvent) -> list[Frame]:
+        if payload is None:
             return []
-        (payload,) = await messages_json(uow, [message])
-        if event == "new_message" and message.seq <= self._newest_seq:  # a snapshot was read between its commit and its event
+        message_id = UUID(payload["id"])
+        if event == "new_message" and payload["seq"] <= self._newest_seq:  # a snapshot was read between its commit and its event
             event = "message_changed"
-        self._newest_seq = max(self._newest_seq, message.seq)
-        if message.role is not Role.ASSISTANT:
+        self._newest_seq = max(self._newest_seq, payload["seq"])
+        if payload["role"] != Role.ASSISTANT:
             return [Frame(event, payload)]
-        if event == "new_message" or message.status not in _ENDED:
+        if event == "new_message" or payload["status"] not in _ENDED:
             return [Frame(event, self._with_text(message_id, payload))]
         if self._replies.pop(message_id, None) is None:
             return [Frame(event, payload)]
@@ -220,7 +237,7 @@ class Follower:
         changed = await uow.turns.get(turn_id)
         unfinished = await uow.turns.unfinished(self._conversation_id)
         told = ([changed] if changed else []) + [turn for turn in unfinished if turn.id != turn_id]
-        frames = [Frame("turn_changed", await turn_json(uow, turn)) for turn in told]
+        frames = [Frame("turn_changed", payload) for payload in await turns_json(uow, told, unfinished)]
         moved = [each for each in frames if each.payload["turn_id"] == str(turn_id) or self._has_moved(each.payload)]
         self._positions = {each.payload["turn_id"]: each.payload["position"] for each in frames}
         return moved
@@ -239,9 +256,16 @@ class Follower:
                 status = {"status": conversation.agent_status.value, "message": conversation.agent_status_message}
                 return [Frame("agent_status", status)]
             case ConversationChanged():
-                return [Frame("conversation_changed", conversation_json(conversation))]
+                return [Frame("conversation_changed", (await conversations_json(uow, [conversation]))[0])]
         task = await uow.tasks.of_conversation(conversation.id)
         return [Frame("task_changed", await task_json(uow, task, conversation))] if task else []
+
+
+async def _messages(uow: UnitOfWork, events: list[Event]) -> dict[UUID, JSON]:
+    """Those that the events tell of."""
+    ids = {event.message_id for event in events if isinstance(event, MessageAdded | MessageChanged)}
+    shown = await messages_json(uow, await uow.messages.of_ids(ids)) if ids else []
+    return {UUID(message["id"]): message for message in shown}
 
 
 async def _tool_call(uow: UnitOfWork, turn_id: UUID, step: int, index: int) -> list[Frame]:
@@ -250,14 +274,6 @@ async def _tool_call(uow: UnitOfWork, turn_id: UUID, step: int, index: int) -> l
         return []
     approval = await uow.approvals.get(call.approval_id) if call.approval_id else None
     return [Frame("tool_call", tool_call_json(call, turn.reply_id, approval, turn_ended=turn.status.finished))]
-
-
-def _deleted(event: ConversationDeleted | TaskDeleted) -> Frame:
-    match event:
-        case ConversationDeleted():
-            return Frame("conversation_deleted", {"id": str(event.conversation_id)})
-        case TaskDeleted():
-            return Frame("task_deleted", {"id": str(event.task_id), "ref": event.ref})
 
 
 def _ended(reply: JSON) -> list[Frame]:

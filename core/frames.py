@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+from core.events import ConversationDeleted, TaskDeleted
 from core.models import (
     JSON,
     Approval,
@@ -19,6 +20,7 @@ from core.models import (
     ToolCallState,
     Turn,
     TurnStatus,
+    WorkerInfo,
 )
 from core.ports import UnitOfWork
 
@@ -26,9 +28,26 @@ WORKER_SILENT = timedelta(seconds=45)
 """After so long without a heartbeat a worker counts as gone."""
 
 
+FrameEvent = Literal[
+    "snapshot",
+    "new_message",
+    "message_changed",
+    "llm_delta",
+    "llm_complete",
+    "llm_error",
+    "agent_status",
+    "turn_changed",
+    "tool_call",
+    "task_changed",
+    "task_deleted",
+    "conversation_changed",
+    "conversation_deleted",
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    event: str
+    event: FrameEvent
     payload: JSON
 
 
@@ -36,23 +55,37 @@ async def snapshot(uow: UnitOfWork, conversation: Conversation, *, limit: int) -
     """A conversation with its task and its last `limit` messages, unfinished replies with their text so far and `stream_no`."""
     messages = await uow.messages.page(conversation.id, limit=limit)
     task = await uow.tasks.of_conversation(conversation.id)
+    unfinished = await uow.turns.unfinished(conversation.id)
     return {
         "task": await task_json(uow, task, conversation) if task else None,
-        "conversation": conversation_json(conversation),
+        "conversation": (await conversations_json(uow, [conversation]))[0],
         "messages": await messages_json(uow, messages),
-        "turns": [await turn_json(uow, turn) for turn in await uow.turns.unfinished(conversation.id)],
+        "turns": await turns_json(uow, unfinished, unfinished),
     }
 
 
 async def messages_json(uow: UnitOfWork, messages: Sequence[Message]) -> list[JSON]:
     turn_ids = [message.turn_id for message in messages if message.turn_id and message.role is Role.ASSISTANT]
-    turns = {turn.id: turn for turn in await uow.turns.of_ids(turn_ids)}
-    calls = await uow.tool_calls.of_turns(turn_ids)
+    author_ids = {message.author_id for message in messages if message.author_id}
+    turns = {turn.id: turn for turn in await uow.turns.of_ids(turn_ids)} if turn_ids else {}
+    calls = await uow.tool_calls.of_turns(turn_ids) if turn_ids else []
     files = await uow.attachments.of_messages([message.id for message in messages])
-    names = await uow.users.names({message.author_id for message in messages if message.author_id})
+    names = await uow.users.names(author_ids) if author_ids else {}
     approvals = {call.approval_id: await uow.approvals.get(call.approval_id) for call in calls if call.approval_id}
     around = _Around(turns=turns, calls=calls, approvals=approvals, files=files, names=names)
     return [_message_json(message, around) for message in messages]
+
+
+async def conversations_json(uow: UnitOfWork, conversations: Sequence[Conversation]) -> list[JSON]:
+    """With the number of their messages, deleted ones left out."""
+    counts = await uow.messages.count([each.id for each in conversations])
+    return [{**conversation_json(each), "message_count": counts.get(each.id, 0)} for each in conversations]
+
+
+async def tasks_json(uow: UnitOfWork, tasks: Sequence[Task]) -> list[JSON]:
+    conversations = {each.id: each for each in await uow.conversations.of_ids([task.conversation_id for task in tasks])}
+    names = await uow.users.names({task.assignee_id for task in tasks if task.assignee_id})
+    return [_task_json(task, conversations[task.conversation_id], names) for task in tasks if task.conversation_id in conversations]
 
 
 def conversation_json(conversation: Conversation) -> JSON:
@@ -71,7 +104,10 @@ def conversation_json(conversation: Conversation) -> JSON:
 
 
 async def task_json(uow: UnitOfWork, task: Task, conversation: Conversation) -> JSON:
-    names = await uow.users.names([task.assignee_id] if task.assignee_id else [])
+    return _task_json(task, conversation, await uow.users.names([task.assignee_id] if task.assignee_id else []))
+
+
+def _task_json(task: Task, conversation: Conversation, names: Mapping[UUID, str]) -> JSON:
     return {
         "id": str(task.id),
         "ref": task.ref,
@@ -93,7 +129,18 @@ async def task_json(uow: UnitOfWork, task: Task, conversation: Conversation) -> 
 
 async def turn_json(uow: UnitOfWork, turn: Turn) -> JSON:
     """A turn as `turn_changed` tells it. `position` is the number of turns before it; `retry_at` is set while it waits for a later time."""
-    before = [other for other in await uow.turns.unfinished(turn.conversation_id) if other.seq < turn.seq]
+    return (await turns_json(uow, [turn], await uow.turns.unfinished(turn.conversation_id)))[0]
+
+
+async def turns_json(uow: UnitOfWork, turns: Sequence[Turn], unfinished: Sequence[Turn]) -> list[JSON]:
+    """Several turns of one conversation; `unfinished` are all in it that have not ended."""
+    waits = any(turn.status is TurnStatus.QUEUED for turn in turns)
+    workers = await uow.workers.alive(uow.now - WORKER_SILENT) if waits else []
+    return [await _turn_json(uow, turn, unfinished, workers) for turn in turns]
+
+
+async def _turn_json(uow: UnitOfWork, turn: Turn, unfinished: Sequence[Turn], workers: Sequence[WorkerInfo]) -> JSON:
+    before = [other for other in unfinished if other.seq < turn.seq]
     queued = turn.status is TurnStatus.QUEUED
     payload: JSON = {
         "turn_id": str(turn.id),
@@ -105,7 +152,7 @@ async def turn_json(uow: UnitOfWork, turn: Turn) -> JSON:
     }
     if turn.error_code:
         payload |= {"error_code": turn.error_code, "error": turn.error}
-    if queued and not any(worker.serves(turn.model) for worker in await uow.workers.alive(uow.now - WORKER_SILENT)):
+    if queued and not any(worker.serves(turn.model) for worker in workers):
         payload["no_worker"] = True
     return payload
 
@@ -124,6 +171,14 @@ def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, 
     if approval:
         payload |= {"approval_id": str(approval.id), "approval": approval.status.value}
     return payload
+
+
+def deleted(event: ConversationDeleted | TaskDeleted) -> Frame:
+    match event:
+        case ConversationDeleted():
+            return Frame("conversation_deleted", {"id": str(event.conversation_id)})
+        case TaskDeleted():
+            return Frame("task_deleted", {"id": str(event.task_id), "ref": event.ref})
 
 
 def time_json(moment: datetime | None) -> str | None:

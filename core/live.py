@@ -40,8 +40,10 @@ class Subscription:
             await self._ready.wait()
         return self._events.popleft()
 
-    def waiting(self) -> list[Event]:
-        """All that has arrived, without waiting."""
+    def waiting(self, limit: int | None = None) -> list[Event]:
+        """All that has arrived, or its first `limit` events, without waiting."""
+        if limit is not None and limit < len(self._events):
+            return [self._events.popleft() for _ in range(limit)]
         events = list(self._events)
         self._events.clear()
         return events
@@ -81,6 +83,11 @@ class LiveEvents:
     def followed(self) -> frozenset[UUID]:
         """The conversations that somebody follows by name."""
         return frozenset(each for each in self._subscriptions if each is not None)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._subscriptions.values()))
 
     def _interested(self, event: Event) -> list[Subscription]:
         match event:

@@ -8,18 +8,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from core import approvals, attachments, compaction, conversations, turns
 from core.access import Principal, require
 from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, NotFound, RateLimited
 from core.events import ConversationChanged, MessageAdded, MessageChanged, TurnChanged
 from core.ids import new_id
-from core.llm.providers import qualified
+from core.llm import providers
 from core.models import InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
 from core.ports import UnitOfWork
 from core.text import clean, clip
 
 _MINUTE = timedelta(minutes=1)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,17 @@ class PostingRules:
     """In one conversation."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePage:
+    messages: tuple[Message, ...]
+    has_more: bool
+    """Whether there are earlier ones."""
+
+
 async def post(
     uow: UnitOfWork,
     principal: Principal,
-    conversation_id: UUID,
+    conversation_id: UUID | None,
     content: str,
     *,
     rules: PostingRules,
@@ -44,30 +54,35 @@ async def post(
     model: str | None = None,
     uploads: Sequence[Upload] = (),
 ) -> Posted:
-    """Stores a message and queues its answer. The same `key` again gives what the first post made.
+    """Stores a message and queues its answer, in a new private chat where no conversation is given.
 
-    Raises InvalidInput, NotFound, RateLimited, and Conflict where the key came with another body.
+    The same `key` again gives what the first post made. Raises InvalidInput, NotFound, RateLimited, and Conflict where the key came
+    with another body.
     """
+    require(principal, "chat")
     text = checked(content, rules)
-    conversation = await conversations.get(uow, principal, conversation_id)
+    model = providers.checked(model) if model else None
+    given = await conversations.get(uow, principal, conversation_id) if conversation_id else None
     key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
-    posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=new_id(), turn_id=new_id())
-    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads), posted):
+    posted = Posted(conversation_id=conversation_id or new_id(), message_id=new_id(), reply_id=new_id(), turn_id=new_id())
+    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads, model), posted):
         return earlier
-    unfinished = await uow.turns.unfinished(conversation_id)
+    conversation = given or await conversations.create(uow, principal, conversation_id=posted.conversation_id)
+    unfinished = await uow.turns.unfinished(conversation.id)
     await _check_rates(uow, principal, unfinished, rules)
     await approvals.deny_waiting(uow, unfinished, principal.user_id)
-    model = qualified(model or conversation.model or conversation.project_model or rules.default_model)
+    model = providers.qualified(model or conversation.model or conversation.project_model or rules.default_model)
     titled = {} if conversation.title else {"title": clip(text, 80)}
-    seq = await uow.conversations.take_seqs(conversation_id, 2, **titled)
+    seq = await uow.conversations.take_seqs(conversation.id, 2, **titled)
     message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
     reply = _message(uow, posted, seq + 1, role=Role.ASSISTANT, content="", metadata={"model": model}, source="agent")
     await uow.messages.add(message, reply)
     await attachments.add(uow, message, uploads)
     await _queue(uow, message, reply, model)
     if titled:
-        uow.emit(ConversationChanged(conversation_id=conversation_id))
+        uow.emit(ConversationChanged(conversation_id=conversation.id))
     await conversations.bring_back(uow, conversation)
+    _log.info("message.posted", turn_id=str(posted.turn_id), conversation_id=str(conversation.id), source=source)
     return posted
 
 
@@ -77,7 +92,7 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
     conversation = await conversations.get(uow, principal, conversation_id)
     key = InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
     posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=None, turn_id=None)
-    await _taken_in(uow, principal, key, _body(conversation_id, text, ()), posted)
+    await _taken_in(uow, principal, key, _body(conversation_id, text, (), None), posted)
     await _check_rates(uow, principal, await uow.turns.unfinished(conversation_id), rules)
     seq = await uow.conversations.take_seqs(conversation_id, 1)
     message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
@@ -91,7 +106,7 @@ async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, optio
     """Answers the question that a reply ended with. The first answer wins; a second one is a Conflict that says who was first."""
     reply = await get(uow, principal, question_id)
     if "question" not in reply.metadata:
-        raise InvalidInput("This message asks nothing.")
+        raise Conflict("This message asks nothing.")
     if answers := [each for each in await uow.messages.since(reply.conversation_id, reply.seq + 1) if each.role is Role.USER]:
         names = await uow.users.names([each.author_id for each in answers[:1] if each.author_id])
         raise Conflict(f"{next(iter(names.values()), 'Somebody')} answered this question already.")
@@ -151,6 +166,13 @@ async def get(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Messag
     if message is None or await uow.conversations.get(message.conversation_id, principal) is None:
         raise NotFound(f"There is no message {message_id}.")
     return message
+
+
+async def page(uow: UnitOfWork, principal: Principal, conversation_id: UUID, *, before: int | None = None, limit: int = 50) -> MessagePage:
+    """The last messages, or the last below the seq `before`; ascending."""
+    await conversations.get(uow, principal, conversation_id)
+    found = await uow.messages.page(conversation_id, before=before, limit=limit + 1)
+    return MessagePage(messages=tuple(found[-limit:]), has_more=len(found) > limit)
 
 
 def checked(content: str, rules: PostingRules) -> str:
@@ -260,9 +282,11 @@ async def _told(uow: UnitOfWork, message: Message) -> Message:
     return changed
 
 
-def _body(conversation_id: UUID, text: str, uploads: Sequence[Upload]) -> str:
+def _body(conversation_id: UUID | None, text: str, uploads: Sequence[Upload], model: str | None) -> str:
+    """What tells one post from another; without files and model as it was before these were told apart."""
     parts = [str(conversation_id), text, *(hashlib.sha256(upload.data).hexdigest() for upload in uploads)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    about = [model, *(upload.name for upload in uploads)]
+    return hashlib.sha256(json.dumps([*parts, about] if any(about) else parts).encode()).hexdigest()
 
 
 def _to_json(posted: Posted) -> dict[str, Any]:

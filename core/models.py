@@ -114,6 +114,50 @@ class User:
     name: str
     admin: bool
     created_at: datetime
+    disabled_at: datetime | None = None
+    """Since then nobody can act as this user."""
+    password_set_at: datetime | None = None
+    """When the present password was set; None without one. What signed in by an older password is not accepted any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A browser that is signed in. Only the sha256 of its cookie is stored."""
+
+    id: UUID
+    user_id: UUID
+    created_at: datetime
+    expires_at: datetime
+
+
+class LinkPurpose(StrEnum):
+    """What a one-time link is good for."""
+
+    SIGN_IN = "sign_in"
+    SET_PASSWORD = "set_password"  # noqa: S105  # a purpose, not a password
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link that works once. Only the sha256 of its code is stored."""
+
+    id: UUID
+    user_id: UUID
+    purpose: LinkPurpose
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInAttempt:
+    """Counted against guessing. Both texts are sha256: what is typed as a name is now and then a password."""
+
+    id: UUID
+    address: str
+    """Where it came from."""
+    who: str
+    """The address together with the name that was tried."""
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

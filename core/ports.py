@@ -18,11 +18,15 @@ from core.models import (
     Attachment,
     Conversation,
     InboxEntry,
+    Link,
+    LinkPurpose,
     Message,
     MessageStatus,
     ModelCall,
     ModelPause,
     Project,
+    Session,
+    SignInAttempt,
     Step,
     Summary,
     Task,
@@ -31,6 +35,7 @@ from core.models import (
     ToolCall,
     ToolRequest,
     Turn,
+    TurnStatus,
     UsageEntry,
     User,
     WorkerInfo,
@@ -40,6 +45,15 @@ from core.models import (
 class Clock(Protocol):
     def now(self) -> datetime:
         """The time in UTC, aware."""
+        ...
+
+
+class PasswordHasher(Protocol):
+    """Slow on purpose, so that a stolen hash does not give the password away. Both raise RateLimited when too many wait already."""
+
+    async def hash(self, password: str) -> str: ...
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """None is the hash of somebody who has no password, or does not exist: False, after as long a time as any other takes."""
         ...
 
 
@@ -102,7 +116,54 @@ class Users(Protocol):
     async def get(self, user_id: UUID) -> User | None: ...
     async def by_name(self, name: str) -> User | None: ...
     async def all(self) -> list[User]: ...
+    async def page(self, query: str, *, after: UUID | None, limit: int) -> list[User]:
+        """Those who are not disabled and whose name contains `query`, ignoring case; by id, beginning behind `after`."""
+        ...
+
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]: ...
+    async def hold(self, user_id: UUID) -> User | None:
+        """Nobody else changes this user until the transaction ends."""
+        ...
+
+    async def hold_admins(self) -> list[User]:
+        """All admins, disabled ones too; nobody else changes them until the transaction ends."""
+        ...
+
+    async def password_hash(self, user_id: UUID) -> str | None: ...
+    async def set_password(self, user_id: UUID, hashed: str, at: datetime) -> None: ...
+    async def set_disabled(self, user_id: UUID, at: datetime | None) -> None: ...
+
+
+class Sessions(Protocol):
+    async def add(self, session: Session, sha256: str) -> None: ...
+    async def by_sha256(self, sha256: str) -> Session | None: ...
+    async def remove(self, sha256: str) -> None: ...
+    async def remove_of(self, user_id: UUID) -> None: ...
+
+
+class Links(Protocol):
+    async def add(self, link: Link, sha256: str) -> None: ...
+    async def by_sha256(self, sha256: str) -> Link | None: ...
+    async def take(self, sha256: str, purpose: LinkPurpose) -> Link | None:
+        """Removes the link and gives it to one caller only."""
+        ...
+
+    async def has_open(self, user_id: UUID, purpose: LinkPurpose) -> bool: ...
+    async def remove_of(self, user_id: UUID) -> None: ...
+
+
+class SignInAttempts(Protocol):
+    async def lock(self, address: str) -> None:
+        """Lets nobody else count the attempts from this address until the transaction ends."""
+        ...
+
+    async def nth_last_from(self, address: str, n: int) -> datetime | None:
+        """When the n-th last attempt was made; 1 is the last."""
+        ...
+
+    async def nth_last_of(self, who: str, n: int) -> datetime | None: ...
+    async def add(self, attempt: SignInAttempt) -> None: ...
+    async def forget(self, who: str) -> None: ...
 
 
 class Tokens(Protocol):
@@ -137,6 +198,7 @@ class Tasks(Protocol):
     async def get(self, task_id: UUID, principal: Principal) -> Task | None: ...
     async def by_ref(self, ref: str, principal: Principal) -> Task | None: ...
     async def of_conversation(self, conversation_id: UUID) -> Task | None: ...
+    async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Task]: ...
     async def page(self, principal: Principal, where: TaskFilter, *, after: UUID | None, limit: int) -> list[Task]:
         """Newest first, beginning behind the task `after`."""
         ...
@@ -158,6 +220,10 @@ class Conversations(Protocol):
         """Without asking who wants it: for the worker."""
         ...
 
+    async def of_ids(self, conversation_ids: Collection[UUID]) -> list[Conversation]:
+        """Without asking who wants them; in any order."""
+        ...
+
     async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         """The most recently used first: the archived ones, or all others."""
         ...
@@ -174,6 +240,10 @@ class Conversations(Protocol):
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None: ...
     async def members(self, conversation_id: UUID) -> frozenset[UUID]: ...
+    async def members_of(self, conversation_ids: Collection[UUID]) -> dict[UUID, frozenset[UUID]]:
+        """By conversation; those without members are missing."""
+        ...
+
     async def delete(self, conversation_id: UUID) -> None: ...
     async def unused_since(self, moment: datetime, *, after: UUID | None, limit: int) -> list[Conversation]:
         """Those in which nothing happened or changed since, without a task or with a finished one, and without unfinished turns.
@@ -188,6 +258,10 @@ class Conversations(Protocol):
 class Messages(Protocol):
     async def add(self, *messages: Message) -> None: ...
     async def get(self, message_id: UUID) -> Message | None: ...
+    async def of_ids(self, message_ids: Collection[UUID]) -> list[Message]:
+        """In any order."""
+        ...
+
     async def update(self, message_id: UUID, **changes: Any) -> None:
         """Raises the revision."""
         ...
@@ -231,6 +305,7 @@ class Summaries(Protocol):
 
 class Attachments(Protocol):
     async def add(self, attachment: Attachment, data: bytes) -> None: ...
+    async def get(self, attachment_id: UUID) -> Attachment | None: ...
     async def data(self, attachment_id: UUID) -> bytes: ...
     async def head(self, attachment_id: UUID, size: int) -> bytes:
         """Its first `size` bytes."""
@@ -263,6 +338,14 @@ class Closed:
     models: frozenset[str] = frozenset()
     prefixes: frozenset[str] = frozenset()
     """Of models that only other workers can ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueState:
+    numbers: Mapping[TurnStatus, int]
+    """Of the turns that have not ended; a status that none has is missing."""
+    oldest_queued_at: datetime | None
+    """When the oldest queued turn was posted."""
 
 
 class TurnQueue(Protocol):
@@ -305,6 +388,8 @@ class TurnQueue(Protocol):
     async def open_count(self) -> int:
         """Queued and running turns, those of everybody."""
         ...
+
+    async def state(self) -> QueueState: ...
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         """The turns that run under this worker's leases, held until the transaction ends."""
@@ -368,6 +453,10 @@ class Usage(Protocol):
         """The sum; its cost is None where any part's is."""
         ...
 
+    async def by_model(self, since: datetime, *, user_id: UUID | None) -> dict[str, TokenUsage]:
+        """The sums since then, of one user or of everybody; a sum's cost is exact to a nano-dollar, and None where any part's is."""
+        ...
+
 
 class ModelPauses(Protocol):
     async def get(self, model: str) -> ModelPause | None: ...
@@ -424,6 +513,12 @@ class UnitOfWork(Protocol):
 
     @property
     def users(self) -> Users: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def links(self) -> Links: ...
+    @property
+    def sign_in_attempts(self) -> SignInAttempts: ...
     @property
     def tokens(self) -> Tokens: ...
     @property
@@ -487,6 +582,10 @@ class Storage(Protocol):
 
     async def version(self) -> str:
         """The database's name and version."""
+        ...
+
+    async def check(self) -> None:
+        """Raises StorageUnavailable where the database cannot be reached or does not have this version's tables."""
         ...
 
     async def prune(self, now: datetime) -> Mapping[str, int]:

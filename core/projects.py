@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from core.access import Principal
+from core.access import Principal, require
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from core.ids import new_id
+from core.llm.providers import checked
 from core.models import Project
 from core.ports import UnitOfWork
 from core.text import clean
@@ -27,6 +28,17 @@ async def get(uow: UnitOfWork, key: str) -> Project:
         known = ", ".join(each.key for each in await uow.projects.all())
         raise NotFound(f"There is no project {key!r}. Projects: {known}.")
     return project
+
+
+async def page(uow: UnitOfWork, principal: Principal) -> list[Project]:
+    """All, the oldest first: whoever may read tasks may read what groups them."""
+    require(principal, "tasks:read")
+    return await uow.projects.all()
+
+
+async def read(uow: UnitOfWork, principal: Principal, key: str) -> Project:
+    require(principal, "tasks:read")
+    return await get(uow, key)
 
 
 async def add(uow: UnitOfWork, principal: Principal, key: str, name: str) -> Project:
@@ -74,7 +86,7 @@ def _instructions(text: str) -> str:
 
 
 def _model(model: str | None) -> str | None:
-    return model or None
+    return checked(model) if model else None
 
 
 _CLEAN: dict[str, Callable[[Any], Any]] = {"name": _name, "instructions": _instructions, "model": _model}

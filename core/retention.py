@@ -46,4 +46,4 @@ async def _remove(uow: UnitOfWork, conversation: Conversation) -> None:
     if task:
         await tasks.remove(uow, task)
     else:
-        await conversations.remove(uow, conversation.id)
+        await conversations.remove(uow, conversation)

@@ -1,6 +1,8 @@
 """Tasks: made, found, changed and deleted, each with its one conversation."""
 
 import difflib
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -12,7 +14,7 @@ from core.access import Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
 from core.events import ConversationDeleted, TaskChanged, TaskDeleted
 from core.ids import new_id
-from core.models import Priority, Project, Task, TaskStatus, Visibility
+from core.models import InboxEntry, InboxKey, Priority, Project, Task, TaskStatus, Visibility
 from core.ports import TaskFilter, UnitOfWork
 from core.text import clean
 
@@ -30,16 +32,22 @@ class TaskPage:
 
 
 async def create(
-    uow: UnitOfWork, principal: Principal, title: str, fields: Mapping[str, Any] | None = None, *, project: Project | None = None
+    uow: UnitOfWork,
+    principal: Principal,
+    title: str,
+    fields: Mapping[str, Any] | None = None,
+    *,
+    project: Project | None = None,
+    task_id: UUID | None = None,
 ) -> Task:
-    """A new task with a conversation that every user may read. `fields`: see `update`."""
+    """A new task with a conversation that every user may read. `fields`: see `update`; `task_id`: its id, where that was made before."""
     require(principal, "tasks:write")
     project = project or await projects.default(uow)
     values = await _cleaned(uow, {"title": title, **(fields or {})})
     conversation = await conversations.add(uow, principal, title=values["title"], visibility=Visibility.SHARED, project=project)
     task = Task(
         **{**_BLANK, **values},
-        id=new_id(),
+        id=task_id or new_id(),
         ref=f"{project.key}-{await uow.projects.next_task_number(project.id)}",
         project_id=project.id,
         conversation_id=conversation.id,
@@ -51,6 +59,22 @@ async def create(
     await uow.tasks.add(task)
     uow.emit(TaskChanged(conversation_id=conversation.id, task_id=task.id))
     return task
+
+
+async def create_once(
+    uow: UnitOfWork, principal: Principal, title: str, fields: Mapping[str, Any], *, project: Project | None, key: InboxKey
+) -> Task:
+    """Like `create`; the same key again gives the task that the first call made. Conflict where the key came for something else."""
+    require(principal, "tasks:write")
+    task_id = new_id()
+    asked = json.dumps(["task", title, dict(fields), project.key if project else None], sort_keys=True, default=str)
+    entry = InboxEntry(key=key, body_sha256=hashlib.sha256(asked.encode()).hexdigest(), result={"task_id": str(task_id)})
+    earlier = await uow.inbox.add(entry, user_id=principal.user_id, at=uow.now)
+    if earlier is None:
+        return await create(uow, principal, title, fields, project=project, task_id=task_id)
+    if earlier.body_sha256 != entry.body_sha256:
+        raise Conflict("This key was used before for something else. Use a new key.")
+    return await get(uow, principal, earlier.result["task_id"])
 
 
 async def get(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
@@ -103,11 +127,13 @@ async def delete(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
 
 
 async def remove(uow: UnitOfWork, task: Task) -> None:
+    conversation = await uow.conversations.find(task.conversation_id)
+    readers = await conversations.readers(uow, conversation) if conversation else ()
     await turns.cancel_all(uow, task.conversation_id)
     await uow.tasks.delete(task.id)
     uow.emit(
-        TaskDeleted(conversation_id=task.conversation_id, task_id=task.id, ref=task.ref),
-        ConversationDeleted(conversation_id=task.conversation_id),
+        TaskDeleted(conversation_id=task.conversation_id, task_id=task.id, ref=task.ref, readers=readers),
+        ConversationDeleted(conversation_id=task.conversation_id, readers=readers),
     )
 
 

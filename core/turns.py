@@ -304,6 +304,14 @@ async def rescue_from(uow: UnitOfWork, worker_id: UUID, policy: RetryPolicy) -> 
     return await _rescue(uow, await uow.turns.of_worker(worker_id), policy)
 
 
+async def get(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
+    require(principal, "chat")
+    turn = await uow.turns.get(turn_id)
+    if turn is None or await uow.conversations.get(turn.conversation_id, principal) is None:
+        raise NotFound(f"There is no turn {turn_id}.")
+    return turn
+
+
 async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
     """Stops a turn in whatever state it is; nothing happens to one that has ended."""
     turn = await _visible(uow, principal, turn_id)

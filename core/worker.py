@@ -152,7 +152,8 @@ class Worker:
         except Conflict:
             return False  # another worker was faster
         for turn in claimed.turns:
-            _log.info("turn.claimed", turn_id=str(turn.id), model=turn.model, failures=turn.failures, rescues=turn.rescues)
+            ids = {"turn_id": str(turn.id), "conversation_id": str(turn.conversation_id)}
+            _log.info("turn.claimed", **ids, model=turn.model, failures=turn.failures, rescues=turn.rescues)
             self._start(turn)
         return claimed.more
 
@@ -191,6 +192,11 @@ class Worker:
     # --- answering ---
 
     async def _answer(self, turn: Turn) -> None:
+        """Each log entry of the turn names it."""
+        with structlog.contextvars.bound_contextvars(turn_id=str(turn.id), conversation_id=str(turn.conversation_id)):
+            await self._attempt(turn)
+
+    async def _attempt(self, turn: Turn) -> None:
         lease = Lease(turn_id=turn.id, token=turn.lease_token)
         try:
             async with asyncio.timeout(self._rules.turn_seconds):

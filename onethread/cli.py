@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from core.models import User
+    from core.ports import UnitOfWork
     from onethread.bootstrap import App
     from onethread.settings import Settings
 
-_OURS = ("core", "storage")
+_OURS = ("core", "storage", "web")
 _INTERRUPTED = 130
+_LINK_LIFETIME = timedelta(days=7)
+_ABOUT_LINK = "Whoever opens the link sets the password: once, within 7 days."
 
 
 def main() -> None:
@@ -111,6 +115,26 @@ def worker(until_idle: bool, suspects: bool) -> None:
         _do(settings, service.work_until_idle if until_idle else service.work)
 
 
+@onethread.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 for all of this machine.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8420, show_default=True, help="0 for any that is free.")
+@click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
+@click.option("--no-worker", is_flag=True, help="Leave answering to `onethread worker`.")
+def serve(host: str, port: int, open_page: bool, no_worker: bool) -> None:
+    """Serve the HTTP API and the live WebSocket, and answer messages, in one process.
+
+    For this machine alone nothing needs to be set: it prints a link that signs you in. For others set ONETHREAD_SECRET_KEY and
+    ONETHREAD_PUBLIC_URL, and give an admin a password: onethread user link NAME. Ctrl-C hands back what is not answered.
+    """
+    from onethread import logs
+    from onethread import serve as server
+
+    settings = _settings()
+    logs.to_stderr(settings.log_format)
+    with server.listening(settings, host, port) as door:
+        _do(settings, lambda app: server.serve(app, door, worker=not no_worker, open_page=open_page))
+
+
 # --- looking after it ------------------------------------------------------------------------------------------------
 
 
@@ -122,8 +146,8 @@ def doctor() -> int:
     findings = asyncio.run(checks.examine())
     for finding in findings:
         click.echo(f"{click.style(finding.mark, fg=finding.color)} {finding.text}")
-        if finding.advice:
-            click.echo(f"    {finding.advice}")
+        for line in finding.advice.splitlines():
+            click.echo(f"    {line}")
     return 1 if any(finding.level == "broken" for finding in findings) else 0
 
 
@@ -199,25 +223,74 @@ def user() -> None:
 @click.argument("name")
 @click.option("--admin", is_flag=True, help="May change projects and see to everything.")
 def user_add(name: str, admin: bool) -> None:
-    """Add a person."""
+    """Add a person, and print the link by which they set their password, alone, this once."""
     from core import identity
 
     async def add(app: "App") -> None:
         async with app.storage.write() as uow:
             added = await identity.add_user(uow, name, admin=admin)
-        click.echo(f"Added {added.name}. For a program of theirs: onethread token create NAME --user {added.name}", err=True)
+            link = await _password_link(app, uow, added)
+        click.echo(link)
+        click.echo(f"Added {added.name}. {_ABOUT_LINK}", err=True)
+        click.echo(f"For a program of theirs: onethread token create NAME --user {added.name}", err=True)
 
     _run_in_app(add)
 
 
+@user.command("link")
+@click.argument("name")
+def user_link(name: str) -> None:
+    """Print a new link by which a person sets their password, when they forgot it or the first one is spent. The old password holds
+    until then.
+    """
+    from core import identity
+
+    async def make(app: "App") -> None:
+        async with app.storage.write() as uow:
+            person = await identity.user_named(uow, name)
+            link = await _password_link(app, uow, person)
+        click.echo(link)
+        click.echo(f"For {person.name}. {_ABOUT_LINK}", err=True)
+
+    _run_in_app(make)
+
+
+@user.command("disable")
+@click.argument("name")
+def user_disable(name: str) -> None:
+    """Let somebody in no more: sessions, tokens and links of theirs are refused. What they wrote stays."""
+    from core import identity
+
+    async def disable(app: "App") -> None:
+        async with app.storage.write() as uow:
+            person = await identity.disable(uow, await identity.user_named(uow, name))
+        click.echo(f"Disabled {person.name}. Back again: onethread user enable {person.name}", err=True)
+
+    _run_in_app(disable)
+
+
+@user.command("enable")
+@click.argument("name")
+def user_enable(name: str) -> None:
+    """Let somebody in again, with the password and the tokens that they had."""
+    from core import identity
+
+    async def enable(app: "App") -> None:
+        async with app.storage.write() as uow:
+            person = await identity.enable(uow, await identity.user_named(uow, name))
+        click.echo(f"Enabled {person.name}.", err=True)
+
+    _run_in_app(enable)
+
+
 @user.command("list")
 def user_list() -> None:
-    """List everybody."""
+    """List everybody: who is an admin, and who can sign in on the web."""
 
     async def show(app: "App") -> None:
         async with app.storage.read() as uow:
-            people = await uow.users.all()
-        _table([(person.name, "admin" if person.admin else "", f"since {person.created_at:%Y-%m-%d}") for person in people])
+            people = [(person, await _sign_in_of(uow, person)) for person in await uow.users.all()]
+        _table([(each.name, "admin" if each.admin else "", f"since {each.created_at:%Y-%m-%d}", entry) for each, entry in people])
 
     _run_in_app(show)
 
@@ -390,6 +463,24 @@ def _check_ours() -> None:
                 f"The package {name!r} that Python finds is not Onethread's: {found or 'there is none'}. "
                 "Start it with the command `onethread`, or from another folder."
             )
+
+
+async def _password_link(app: "App", uow: "UnitOfWork", person: "User") -> str:
+    from core import identity
+    from core.models import LinkPurpose
+
+    code = await identity.create_link(uow, person, LinkPurpose.SET_PASSWORD, lifetime=_LINK_LIFETIME)
+    return f"{app.settings.url}/welcome?code={code}"
+
+
+async def _sign_in_of(uow: "UnitOfWork", person: "User") -> str:
+    from core.models import LinkPurpose
+
+    if person.disabled_at:
+        return f"disabled {person.disabled_at:%Y-%m-%d}"
+    if person.password_set_at:
+        return "signs in by password"
+    return "has a link to set a password" if await uow.links.has_open(person.id, LinkPurpose.SET_PASSWORD) else "no password"
 
 
 def _text_or_file(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from dotenv import dotenv_values
+from pydantic import SecretStr
 
 from core.errors import OnethreadError
 from core.frames import WORKER_SILENT
@@ -88,7 +89,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 async def _database(settings: Settings) -> list[Finding]:
     try:
         async with running(settings) as app:
-            return [_stored(settings, await app.storage.version()), *await _work(app)]
+            return [_stored(settings, await app.storage.version()), *await _work(app), *await _web(app)]
     except OnethreadError as error:
         return [Finding("broken", f"database: {error}", f"It is at {settings.database_shown}")]
 
@@ -116,12 +117,32 @@ async def _work(app: App) -> list[Finding]:
         for each in workers
     ]
     if not workers:
-        advice = "`onethread chat` brings its own; for other surfaces start `onethread worker`."
+        advice = "`onethread chat` and `onethread serve` bring their own; otherwise start `onethread worker`."
         findings.append(Finding("note", "workers: none is running", advice))
     findings.append(Finding("fine" if workers or not unfinished else "note", f"messages queued or running: {unfinished}"))
     for pause in pauses:
         until = _age(pause.paused_until - now)
         findings.append(Finding("note", f"model {pause.model} is paused for {until}: its provider turns everybody away"))
+    return findings
+
+
+async def _web(app: App) -> list[Finding]:
+    """What `onethread serve` would say."""
+    from onethread import serve  # brings the whole web surface along
+
+    findings = []
+    local = not serve.is_public(app.settings)
+    refused = await serve.unsafe(app, local=local)
+    where = f"at {app.settings.public_url}" if app.settings.public_url else "for this machine alone"
+    if refused:
+        findings.append(Finding("broken", f"web: `onethread serve` would refuse to start {where}", "\n".join(refused)))
+    else:
+        findings.append(Finding("fine", f"web: `onethread serve` would start {where}"))
+    if local and (also := [each for each in await serve.unsafe(app, local=False) if each not in refused]):
+        findings.append(Finding("note", "web: for others than this machine more is needed", "\n".join(also)))
+    if not local and app.settings.public_url.startswith("http://"):
+        advice = "Passwords and what people write can be read on the way. Put a reverse proxy with TLS in front of it."
+        findings.append(Finding("note", f"web: {app.settings.public_url} is not https", advice))
     return findings
 
 
@@ -157,6 +178,8 @@ def _fallbacks(settings: Settings) -> Iterator[Finding]:
 
 def _shown(value: object) -> object:
     match value:
+        case SecretStr():
+            return f"{len(value)} characters, not shown"
         case tuple():
             return ",".join(value)
         case dict():

@@ -50,7 +50,7 @@ def _configure(handler: logging.Handler, log_format: Literal["console", "json"],
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for noisy in ("apscheduler", "alembic", "asyncio", "httpx"):
+    for noisy in ("apscheduler", "alembic", "asyncio", "httpx", "uvicorn", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,6 +1,7 @@
 """All settings, as one frozen tree. The only place that reads the environment."""
 
 import errno
+import ipaddress
 import os
 import re
 import tempfile
@@ -9,10 +10,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -28,6 +30,8 @@ from core.limits import ANY_OTHER
 from core.llm.providers import default_model, qualified, unserved
 
 CONFIG_FILE = "onethread.toml"
+LOCAL_URL = "http://127.0.0.1:8420"
+"""Where `onethread serve` is when nothing else is said."""
 
 
 class Limit(BaseModel):
@@ -64,6 +68,14 @@ class Settings(BaseSettings):
     """For each user."""
     retention_days: int | None = Field(None, ge=1, le=36_500)
     """How long conversations are kept that nobody uses and whose task, if there is one, is finished. Default: for ever."""
+    public_url: str = ""
+    """What people type to get to the web surface, without a path. Default: the loopback address."""
+    secret_key: SecretStr = SecretStr("")
+    """Signs what the web surface gives to programs. Default, on loopback only: one that is made and kept in the data directory."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default_factory=tuple)
+    """Further host names under which the web surface answers, without ports; separated by commas in the environment."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1",)
+    """The addresses or networks of reverse proxies, whose word on who calls is taken; separated by commas in the environment."""
 
     @classmethod
     def settings_customise_sources(
@@ -85,7 +97,7 @@ class Settings(BaseSettings):
     @field_validator("fallback_models", mode="before")
     @classmethod
     def _listed(cls, models: Any) -> Any:
-        return [qualified(model.strip()) for model in models.split(",") if model.strip()] if isinstance(models, str) else models
+        return [qualified(model) for model in _items(models)] if isinstance(models, str) else models
 
     @field_validator("model_limits")
     @classmethod
@@ -95,6 +107,52 @@ class Settings(BaseSettings):
             if model != ANY_OTHER and "/" not in model:
                 raise ValueError(f"{model!r} is no litellm id: write the provider too, as in anthropic/claude-sonnet-5-5")
         return whole
+
+    @field_validator("public_url")
+    @classmethod
+    def _without_path(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url.strip())
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number, half an IPv6 address
+            good = False
+        if url and (not good or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc):
+            raise ValueError("it must look like https://onethread.example.com: http or https and a host, no path")
+        return f"{parts.scheme}://{parts.netloc.lower()}" if url else ""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _host_names(cls, hosts: Any) -> Any:
+        return tuple(host.lower().strip("[]") for host in _items(hosts)) if isinstance(hosts, str | list) else hosts
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _bare_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if "/" in host or (re.search(r":\d+$", host) and host.count(":") == 1):
+                raise ValueError(f"{host!r} is no host name: write it without http:// and without a port")
+        return hosts
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _proxies(cls, proxies: Any) -> Any:
+        return _items(proxies) if isinstance(proxies, str | list) else proxies
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                if proxy != "*":
+                    raise ValueError(f"{proxy!r} is neither an IP address nor a network such as 10.0.0.0/8") from None
+        return proxies
+
+    @property
+    def url(self) -> str:
+        """The web surface's address, always set: what links for people begin with."""
+        return self.public_url or LOCAL_URL
 
     @property
     def database(self) -> str:
@@ -152,6 +210,10 @@ def load(*, dotenv: bool = True) -> Settings:
         ) from None
     except ValidationError as error:
         raise InvalidInput("A setting is wrong. " + "; ".join(map(_problem, error.errors(include_input=False)))) from None
+
+
+def _items(listed: str | list[str]) -> list[str]:
+    return [item.strip() for item in (listed.split(",") if isinstance(listed, str) else listed) if item.strip()]
 
 
 def _problem(error: ErrorDetails) -> str:

@@ -1,5 +1,6 @@
 """Brings a database to the tables that this version of the program works with, whoever else starts at the same moment."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -50,6 +51,7 @@ def _lock_postgres(connection: Connection) -> None:
         raise StorageUnavailable(f"The database is encoded in {encoding}, which cannot hold every text. Create one with the encoding UTF8.")
 
 
+@cache
 def head() -> str:
     """The revision that this version of the program works with."""
     return _scripts().get_current_head() or ""

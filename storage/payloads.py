@@ -5,9 +5,10 @@ A payload is the sender's process id in 32 hexadecimal digits, then a JSON array
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from uuid import UUID
 
-from core.events import Event, Lagged, StateEvent, TextDelta, from_json, to_json
+from core.events import ConversationDeleted, Event, Lagged, StateEvent, TaskDeleted, TextDelta, from_json, to_json
 from core.text import clean, utf16_len
 
 NOTIFY = "SELECT pg_notify('onethread', payload) FROM unnest($1::text[]) AS payload"
@@ -16,6 +17,8 @@ CHANNEL = "onethread"
 _MAX_BYTES = 7_900  # the server refuses 8,000
 _MAX_CHARACTERS = 1_200
 """Of a delta's text: escaped, a character has at most six bytes."""
+_MAX_READERS = 100
+"""Of a deletion: each takes 39 bytes."""
 _ORIGIN_DIGITS = 32
 
 
@@ -53,11 +56,22 @@ def ping(origin: UUID) -> str:
 
 def _texts(events: Iterable[StateEvent | TextDelta]) -> Iterable[str]:
     for event in events:
-        for each in _pieces(event) if isinstance(event, TextDelta) else (to_json(event),):
+        for each in _pieces(event):
             yield json.dumps(each, ensure_ascii=False, separators=(",", ":"))
 
 
-def _pieces(delta: TextDelta) -> Iterable[list[object]]:
+def _pieces(event: StateEvent | TextDelta) -> Iterable[object]:
+    """What does not fit into one payload is told in several."""
+    match event:
+        case TextDelta():
+            return _pieces_of_text(event)
+        case ConversationDeleted(readers=tuple(users)) | TaskDeleted(readers=tuple(users)) if len(users) > _MAX_READERS:
+            parts = [users[begin : begin + _MAX_READERS] for begin in range(0, len(users), _MAX_READERS)]
+            return [to_json(replace(event, readers=part)) for part in parts]
+    return [to_json(event)]
+
+
+def _pieces_of_text(delta: TextDelta) -> Iterable[list[object]]:
     whole, offset = clean(delta.text), delta.offset
     for begin in range(0, len(whole), _MAX_CHARACTERS):
         text = whole[begin : begin + _MAX_CHARACTERS]

@@ -1,15 +1,19 @@
 """The core's repositories over one open transaction."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Column,
     ColumnElement,
+    Double,
     Insert,
     Integer,
     Select,
@@ -20,6 +24,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     exists,
     func,
@@ -42,11 +47,15 @@ from core.models import (
     Conversation,
     InboxEntry,
     InboxKey,
+    Link,
+    LinkPurpose,
     Message,
     MessageStatus,
     ModelCall,
     ModelPause,
     Project,
+    Session,
+    SignInAttempt,
     Step,
     Summary,
     Task,
@@ -69,6 +78,7 @@ from storage.sqlite import LONG
 
 _T = TypeVar("_T")
 _FIRST_TASK_NUMBER = 1
+_NANO = 1_000_000_000
 
 
 class Repository:
@@ -148,14 +158,100 @@ class Users(Repository):
         return await self._one(User, row_of(schema.users), row_id=user_id)
 
     async def by_name(self, name: str) -> User | None:
-        return await self._one(User, select(schema.users).where(func.lower(schema.users.c.name) == name.lower()))
+        same = func.lower(schema.users.c.name) == func.lower(name)  # both by the database: SQLite's knows ASCII only
+        return await self._one(User, select(schema.users).where(same))
 
     async def all(self) -> list[User]:
         return await self._all(User, select(schema.users).order_by(schema.users.c.id))
 
+    async def page(self, query: str, *, after: UUID | None, limit: int) -> list[User]:
+        table = schema.users
+        found = select(table).where(table.c.disabled_at.is_(None), table.c.name.icontains(query, autoescape=True))
+        if after is not None:
+            found = found.where(table.c.id > after)
+        return await self._all(User, found.order_by(table.c.id).limit(limit))
+
+    async def hold(self, user_id: UUID) -> User | None:
+        return await self._one(User, row_of(schema.users).with_for_update(), row_id=user_id)
+
+    async def hold_admins(self) -> list[User]:
+        table = schema.users
+        return await self._all(User, select(table).where(table.c.admin).order_by(table.c.id).with_for_update())
+
+    async def password_hash(self, user_id: UUID) -> str | None:
+        query = select(schema.users.c.password_hash).where(schema.users.c.id == user_id)
+        found: str | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
+
+    async def set_password(self, user_id: UUID, hashed: str, at: datetime) -> None:
+        await self._change(change_of(schema.users), user_id, {"password_hash": hashed, "password_set_at": at})
+
+    async def set_disabled(self, user_id: UUID, at: datetime | None) -> None:
+        await self._change(change_of(schema.users), user_id, {"disabled_at": at})
+
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
         found = await self._connection.execute(rows_where(schema.users.c.id), {"keys": list(user_ids)})
         return {row.id: row.name for row in found}
+
+
+class Sessions(Repository):
+    async def add(self, session: Session, sha256: str) -> None:
+        await self._insert(schema.sessions, {**dump(session), "sha256": sha256})
+
+    async def by_sha256(self, sha256: str) -> Session | None:
+        return await self._one(Session, _session(), sha256=sha256)
+
+    async def remove(self, sha256: str) -> None:
+        await self._connection.execute(delete(schema.sessions).where(schema.sessions.c.sha256 == sha256))
+
+    async def remove_of(self, user_id: UUID) -> None:
+        await self._connection.execute(delete(schema.sessions).where(schema.sessions.c.user_id == user_id))
+
+
+class Links(Repository):
+    async def add(self, link: Link, sha256: str) -> None:
+        await self._insert(schema.links, {**dump(link), "sha256": sha256})
+
+    async def by_sha256(self, sha256: str) -> Link | None:
+        return await self._one(Link, select(schema.links).where(schema.links.c.sha256 == sha256))
+
+    async def take(self, sha256: str, purpose: LinkPurpose) -> Link | None:
+        table = schema.links
+        taken = delete(table).where(table.c.sha256 == sha256, table.c.purpose == purpose).returning(*table.c)
+        row = (await self._connection.execute(taken)).mappings().first()
+        return None if row is None else load(Link, row)
+
+    async def has_open(self, user_id: UUID, purpose: LinkPurpose) -> bool:
+        table = schema.links
+        query = select(table.c.id).where(table.c.user_id == user_id, table.c.purpose == purpose, table.c.expires_at > self._now)
+        return (await self._connection.execute(query.limit(1))).first() is not None
+
+    async def remove_of(self, user_id: UUID) -> None:
+        await self._connection.execute(delete(schema.links).where(schema.links.c.user_id == user_id))
+
+
+class SignInAttempts(Repository):
+    async def lock(self, address: str) -> None:
+        if self._connection.dialect.name == "postgresql":  # on SQLite whoever writes has locked everything
+            await self._connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(address, 2))))
+
+    async def nth_last_from(self, address: str, n: int) -> datetime | None:
+        return await self._nth_last(schema.sign_in_attempts.c.address == address, n)
+
+    async def nth_last_of(self, who: str, n: int) -> datetime | None:
+        return await self._nth_last(schema.sign_in_attempts.c.who == who, n)
+
+    async def add(self, attempt: SignInAttempt) -> None:
+        await self._insert(schema.sign_in_attempts, dump(attempt))
+
+    async def forget(self, who: str) -> None:
+        await self._connection.execute(delete(schema.sign_in_attempts).where(schema.sign_in_attempts.c.who == who))
+
+    async def _nth_last(self, condition: ColumnElement[bool], n: int) -> datetime | None:
+        at = schema.sign_in_attempts.c.at
+        query = select(at).where(condition).order_by(at.desc()).offset(n - 1).limit(1)
+        found: datetime | None = (await self._connection.execute(query)).scalar_one_or_none()
+        return found
 
 
 class Tokens(Repository):
@@ -209,6 +305,9 @@ class Tasks(Repository):
     async def of_conversation(self, conversation_id: UUID) -> Task | None:
         return await self._one(Task, select(schema.tasks).where(schema.tasks.c.conversation_id == conversation_id))
 
+    async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Task]:
+        return await self._all(Task, rows_where(schema.tasks.c.conversation_id), keys=list(conversation_ids))
+
     async def page(self, principal: Principal, where: TaskFilter, *, after: UUID | None, limit: int) -> list[Task]:
         query = _visible_tasks(principal).where(*_task_conditions(where))
         if after is not None:
@@ -249,6 +348,9 @@ class Conversations(Repository):
     async def find(self, conversation_id: UUID) -> Conversation | None:
         return await self._one(Conversation, _conversation(), row_id=conversation_id)
 
+    async def of_ids(self, conversation_ids: Collection[UUID]) -> list[Conversation]:
+        return await self._all(Conversation, _conversations_among(), keys=list(conversation_ids))
+
     async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
         listed = _conversations().where(_visible_to(principal), _is_archived(archived))
@@ -281,6 +383,13 @@ class Conversations(Repository):
         found = await self._connection.execute(select(table.c.user_id).where(table.c.conversation_id == conversation_id))
         return frozenset(found.scalars())
 
+    async def members_of(self, conversation_ids: Collection[UUID]) -> dict[UUID, frozenset[UUID]]:
+        column = schema.conversation_members.c.conversation_id
+        members: defaultdict[UUID, set[UUID]] = defaultdict(set)
+        for row in await self._connection.execute(rows_where(column), {"keys": list(conversation_ids)}):
+            members[row.conversation_id].add(row.user_id)
+        return {conversation_id: frozenset(users) for conversation_id, users in members.items()}
+
     async def delete(self, conversation_id: UUID) -> None:
         gone = delete(schema.conversations).where(schema.conversations.c.id == conversation_id)
         await self._connection.execute(gone, execution_options=LONG)
@@ -302,6 +411,9 @@ class Messages(Repository):
 
     async def get(self, message_id: UUID) -> Message | None:
         return await self._one(Message, row_of(schema.messages), row_id=message_id)
+
+    async def of_ids(self, message_ids: Collection[UUID]) -> list[Message]:
+        return await self._all(Message, rows_where(schema.messages.c.id), keys=list(message_ids))
 
     async def update(self, message_id: UUID, **changes: Any) -> None:
         await self._change(_revision(), message_id, {"updated_at": self._now, **changes})
@@ -325,13 +437,8 @@ class Messages(Repository):
         return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
 
     async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
-        table = schema.messages
-        query = (
-            select(table.c.conversation_id, func.count())
-            .where(table.c.conversation_id.in_(conversation_ids), table.c.deleted_at.is_(None))
-            .group_by(table.c.conversation_id)
-        )
-        return {row[0]: row[1] for row in await self._connection.execute(query)}
+        found = await self._connection.execute(_message_counts(), {"keys": list(conversation_ids)})
+        return {row.conversation_id: row.number for row in found}
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]:
         table = schema.messages
@@ -382,6 +489,9 @@ class Attachments(Repository):
     async def add(self, attachment: Attachment, data: bytes) -> None:
         row = {**dump(attachment), "data": data}
         await self._connection.execute(insert_into(schema.attachments), row, execution_options=LONG)
+
+    async def get(self, attachment_id: UUID) -> Attachment | None:
+        return await self._one(Attachment, _but_data().where(schema.attachments.c.id == attachment_id))
 
     async def data(self, attachment_id: UUID) -> bytes:
         query = select(schema.attachments.c.data).where(schema.attachments.c.id == attachment_id)
@@ -481,6 +591,23 @@ class Usage(Repository):
         query = select(table).where(table.c.conversation_id == conversation_id)
         return total([load(TokenUsage, row) for row in (await self._connection.execute(query)).mappings()])
 
+    async def by_model(self, since: datetime, *, user_id: UUID | None) -> dict[str, TokenUsage]:
+        query = _usage_by_model().where(schema.usage.c.at >= since)
+        if user_id is not None:
+            query = query.where(schema.usage.c.user_id == user_id)
+        found = await self._connection.execute(query, execution_options=LONG)
+        return {row["model"]: self._sum(row) for row in found.mappings()}
+
+    @staticmethod
+    def _sum(row: Any) -> TokenUsage:
+        return TokenUsage(
+            tokens_in=int(row["tokens_in"]),
+            tokens_out=int(row["tokens_out"]),
+            tokens_cached=int(row["tokens_cached"]),
+            cost=Decimal(int(row["nano_dollars"])) / _NANO if row["priced"] == row["entries"] else None,
+            estimated=bool(row["guessed"]),
+        )
+
 
 class ModelPauses(Repository):
     async def get(self, model: str) -> ModelPause | None:
@@ -545,6 +672,11 @@ class Workers(Repository):
 
 
 @cache
+def _session() -> Select[Any]:
+    return select(schema.sessions).where(schema.sessions.c.sha256 == bindparam("sha256"))
+
+
+@cache
 def _conversation() -> Select[Any]:
     return _conversations().where(schema.conversations.c.id == bindparam("row_id"))
 
@@ -552,6 +684,18 @@ def _conversation() -> Select[Any]:
 @cache
 def _readable_conversation() -> Select[Any]:
     return _conversation().where(_readable_by(bindparam("reader", type_=Uuid)))
+
+
+@cache
+def _message_counts() -> Select[Any]:
+    table = schema.messages
+    counted = select(table.c.conversation_id, func.count().label("number")).where(table.c.deleted_at.is_(None))
+    return counted.where(table.c.conversation_id.in_(bindparam("keys", expanding=True))).group_by(table.c.conversation_id)
+
+
+@cache
+def _conversations_among() -> Select[Any]:
+    return _conversations().where(schema.conversations.c.id.in_(bindparam("keys", expanding=True)))
 
 
 @cache
@@ -591,8 +735,11 @@ def _messages_since() -> Select[Any]:
 @cache
 def _attachments() -> Select[Any]:
     table = schema.attachments
-    but_data = (column for column in table.c if column.name != "data")
-    return select(*but_data).where(table.c.message_id.in_(bindparam("keys", expanding=True))).order_by(table.c.id)
+    return _but_data().where(table.c.message_id.in_(bindparam("keys", expanding=True))).order_by(table.c.id)
+
+
+def _but_data() -> Select[Any]:
+    return select(*(column for column in schema.attachments.c if column.name != "data"))
 
 
 @cache
@@ -600,6 +747,22 @@ def _nth_last_received() -> Select[Any]:
     table = schema.inbox.c
     of_user = select(table.received_at).where(table.user_id == bindparam("user"))
     return of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1)
+
+
+@cache
+def _usage_by_model() -> Select[Any]:
+    table = schema.usage.c
+    nano_dollars = cast(func.round(cast(table.cost, Double) * _NANO), BigInteger)
+    return select(
+        table.model,
+        func.sum(table.tokens_in).label("tokens_in"),
+        func.sum(table.tokens_out).label("tokens_out"),
+        func.sum(table.tokens_cached).label("tokens_cached"),
+        func.coalesce(func.sum(nano_dollars), 0).label("nano_dollars"),
+        func.count(table.cost).label("priced"),
+        func.count().label("entries"),
+        func.sum(cast(table.estimated, Integer)).label("guessed"),
+    ).group_by(table.model)
 
 
 @cache

@@ -84,6 +84,45 @@ users = Table(
     Column("name", String(64), nullable=False, unique=True),
     Column("admin", Boolean, nullable=False),
     _time("created_at"),
+    _time("disabled_at", nullable=True),
+    Column("password_hash", String(255)),
+    _time("password_set_at", nullable=True),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    _ref("user_id", "users"),
+    Column("sha256", String(64), nullable=False, unique=True),
+    _time("created_at"),
+    _time("expires_at"),
+    Index(None, "user_id"),
+    Index(None, "expires_at"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    _id(),
+    _ref("user_id", "users"),
+    Column("purpose", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    _time("created_at"),
+    _time("expires_at"),
+    Index(None, "user_id"),
+)
+
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    _id(),
+    Column("address", String(64), nullable=False),
+    Column("who", String(64), nullable=False),
+    _time("at"),
+    Index(None, "address", "at"),
+    Index(None, "who", "at"),
+    Index(None, "at"),
 )
 
 tokens = Table(

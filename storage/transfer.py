@@ -33,8 +33,8 @@ from storage.unit_of_work import UnitOfWork
 
 FORMAT = "onethread-export"
 VERSION = 1
-_EPHEMERAL = frozenset({"changes", "model_pauses", "model_requests", "workers"})
-"""What tells of processes and of the last minutes only."""
+_EPHEMERAL = frozenset({"changes", "links", "model_pauses", "model_requests", "sessions", "sign_in_attempts", "workers"})
+"""What tells of processes and of the last minutes only; and who was signed in, or about to be: an old file must not revive what ended."""
 TABLES = tuple(table for table in schema.metadata.sorted_tables if table.name not in _EPHEMERAL)
 """Each behind those that its rows refer to."""
 _MADE_AT_START = {"users": 1, "projects": 1}
@@ -307,9 +307,11 @@ async def _require_empty(connection: AnyConnection) -> None:
         one_too_many = select(literal(1)).select_from(table).limit(1).offset(_MADE_AT_START.get(table.name, 0))
         if (await connection.execute(one_too_many)).first():
             raise _not_empty(table.name)
-    project = schema.projects.c
+    project, user = schema.projects.c, schema.users.c
     if (await connection.execute(select(project.id).where(project.updated_at != project.created_at))).first():
         raise _not_empty("projects")
+    if (await connection.execute(select(user.id).where(user.password_hash.is_not(None)))).first():
+        raise _not_empty("users")
 
 
 async def _remove_what_start_made(connection: AnyConnection) -> None:

@@ -6,15 +6,15 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Select, Uuid, and_, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Select, Uuid, and_, bindparam, exists, func, not_, or_, select, text, update
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.errors import LeaseLost
 from core.models import Turn, TurnStatus
-from core.ports import Closed, Lease
+from core.ports import Closed, Lease, QueueState
 from storage import schema
-from storage.repositories import Repository, change_of, row_of
+from storage.repositories import Repository, change_of, row_of, rows_where
 from storage.rows import dump, load
 from storage.sqlite import LONG
 
@@ -69,11 +69,16 @@ class TurnQueue(Repository):
         return await self._one(Turn, query.order_by(_turns.c.seq.desc()).limit(1))
 
     async def of_ids(self, turn_ids: Collection[UUID]) -> list[Turn]:
-        return await self._all(Turn, select(_turns).where(_turns.c.id.in_(turn_ids)).order_by(_turns.c.seq))
+        return await self._all(Turn, rows_where(_turns.c.id, _turns.c.seq), keys=list(turn_ids))
 
     async def open_count(self) -> int:
         is_open = _turns.c.status.in_((TurnStatus.QUEUED, TurnStatus.RUNNING))
         return int((await self._connection.execute(select(func.count()).select_from(_turns).where(is_open))).scalar_one())
+
+    async def state(self) -> QueueState:
+        rows = (await self._connection.execute(_state())).all()
+        posted = {TurnStatus(row.status): row.oldest for row in rows}
+        return QueueState(numbers={TurnStatus(row.status): row.number for row in rows}, oldest_queued_at=posted.get(TurnStatus.QUEUED))
 
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_owner == worker_id)
@@ -106,6 +111,13 @@ def _locked() -> Select[Any]:
 def _unfinished() -> Select[Any]:
     of_conversation = (_turns.c.conversation_id == bindparam("conversation"), _turns.c.status.in_(_UNFINISHED))
     return select(_turns).where(*of_conversation).order_by(_turns.c.seq)
+
+
+@cache
+def _state() -> Select[Any]:
+    oldest = func.min(_turns.c.created_at).label("oldest")
+    unfinished = text("status IN ('queued', 'running', 'waiting')")  # as in the index, which no bound parameter would match
+    return select(_turns.c.status, func.count().label("number"), oldest).where(unfinished).group_by(_turns.c.status)
 
 
 # Built once for each worker: it is big, and runs every second.

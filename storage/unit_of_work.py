@@ -7,14 +7,17 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncTransaction
 
+from core.errors import StorageUnavailable
 from core.events import Lagged, StateEvent, to_json
 from core.live import LiveEvents
 from core.ports import Clock
 from storage import repositories, schema
 from storage.engine import AnyConnection, Engine
 from storage.failures import told_in_our_words
+from storage.migrate import head
 from storage.payloads import NOTIFY, pack
 from storage.sqlite import LONG, SqliteTransaction
 from storage.turn_queue import TurnQueue
@@ -24,12 +27,16 @@ CHANGES_KEPT = timedelta(hours=1)
 MODEL_REQUESTS_KEPT = timedelta(hours=1)
 MODEL_PAUSES_KEPT = timedelta(days=1)
 WORKERS_KEPT = timedelta(days=1)
+SIGN_IN_ATTEMPTS_KEPT = timedelta(hours=1)
 _KEPT = {
     schema.inbox.c.received_at: INBOX_KEPT,
     schema.changes.c.at: CHANGES_KEPT,
     schema.model_requests.c.at: MODEL_REQUESTS_KEPT,
     schema.model_pauses.c.paused_until: MODEL_PAUSES_KEPT,
     schema.workers.c.heartbeat_at: WORKERS_KEPT,
+    schema.sessions.c.expires_at: timedelta(),
+    schema.links.c.expires_at: timedelta(),
+    schema.sign_in_attempts.c.at: SIGN_IN_ATTEMPTS_KEPT,
 }
 
 
@@ -41,6 +48,9 @@ class UnitOfWork:
         self.now = now
         self.events: list[StateEvent] = []
         self.users = repositories.Users(connection, now)
+        self.sessions = repositories.Sessions(connection, now)
+        self.links = repositories.Links(connection, now)
+        self.sign_in_attempts = repositories.SignInAttempts(connection, now)
         self.tokens = repositories.Tokens(connection, now)
         self.projects = repositories.Projects(connection, now)
         self.tasks = repositories.Tasks(connection, now)
@@ -109,6 +119,16 @@ class Database:
                 if connection.dialect.name == "postgresql":
                     return f"PostgreSQL {(await connection.exec_driver_sql('SHOW server_version')).scalar_one()}"
                 return f"SQLite {(await connection.exec_driver_sql('SELECT sqlite_version()')).scalar_one()}"
+
+    async def check(self) -> None:
+        try:
+            with told_in_our_words():
+                async with self._reader.connect() as connection:
+                    revision = (await connection.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        except DBAPIError:
+            raise StorageUnavailable("The database does not have Onethread's tables any more.") from None
+        if revision != head():
+            raise StorageUnavailable("The database has the tables of another version of Onethread. Run the same version everywhere.")
 
     async def prune(self, now: datetime) -> Mapping[str, int]:
         removed = {}

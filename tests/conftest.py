@@ -43,6 +43,7 @@ def _aimock_is_there() -> bool:
 
 
 COMPONENTS = {
+    "curl": Component(is_there=_found("curl"), install="apt-get install curl"),
     "node": Component(is_there=_node_is_new_enough, install="install Node.js 20.15 or newer (as root: bash .ci/run)"),
     "aimock": Component(is_there=_aimock_is_there, install="npm ci, with Node.js 20.15 or newer (as root: bash .ci/run)"),
     "postgresql": Component(is_there=lambda: postgres_programs() is not None, install="apt-get install postgresql"),

@@ -174,3 +174,19 @@ async def claim_one(uow: UnitOfWork, worker: UUID | None = None, *, seconds: flo
     """What a worker with one free slot claims."""
     rules = ClaimRules(lease_seconds=seconds, suspects=suspects)
     return next(iter((await turns.claim(uow, worker or new_id(), rules, limit=1)).turns), None)
+
+
+class PlainPasswords:
+    """A PasswordHasher that costs nothing. `compared` tells what it was asked to compare with, each time."""
+
+    def __init__(self) -> None:
+        self.compared: list[str | None] = []
+
+    async def hash(self, password: str) -> str:
+        await asyncio.sleep(0)
+        return f"plain:{password}"
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        self.compared.append(hashed)
+        await asyncio.sleep(0)
+        return hashed == f"plain:{password}"

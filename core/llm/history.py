@@ -5,10 +5,12 @@ user message.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from core.attachments import as_text
@@ -179,6 +181,15 @@ class _Writer:
         return "\n".join(["<context>", *lines, "</context>"])
 
 
+def arguments_of(request: ToolRequest) -> JSON | None:
+    """What a tool is to be called with; None for what is no JSON object, or none that a database and a browser could read."""
+    try:
+        arguments: Any = json.loads(request.arguments or "{}", parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
 def _vendor(model: str) -> str:
     provider = provider_of(model)
     return provider.id if provider else model.partition("/")[0]
@@ -200,15 +211,20 @@ def _summary(summary: Summary) -> JSON:
 
 
 def _request(call_id: str, request: ToolRequest) -> JSON:
-    return {"id": call_id, "type": "function", "function": {"name": request.name, "arguments": _parsable(request.arguments)}}
+    return {"id": call_id, "type": "function", "function": {"name": request.name, "arguments": _parsable(request)}}
 
 
-def _parsable(arguments: str) -> str:
+def _parsable(request: ToolRequest) -> str:
     """Providers refuse a history with broken arguments; the call's result says what was wrong with them."""
-    try:
-        return arguments if isinstance(json.loads(arguments), dict) else "{}"
-    except ValueError:
-        return "{}"
+    return request.arguments if request.arguments and arguments_of(request) is not None else "{}"
+
+
+def _finite(text: str) -> float:
+    """Raises ValueError for NaN, Infinity and 1e999."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _file(attachment: Attachment, head: bytes) -> str:

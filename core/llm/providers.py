@@ -4,7 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.errors import InvalidInput
+from core.text import clean
+
 DEMO_MODEL = "demo/offline"
+MAX_MODEL = 200
+"""Characters of a model's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +21,20 @@ class Provider:
     key_names: tuple[str, ...]
     """Environment variables, any one of which suffices; none where no key is needed."""
     default_model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """A model that one may choose. Others may be named too: these are those that Onethread knows of."""
+
+    id: str
+    provider: str
+    available: bool
+    """Whether it can be asked with the keys that are set."""
+    missing: tuple[str, ...]
+    """The variables of which one must be set first."""
+    default: bool
+    """Whether it answers where nobody chose a model."""
 
 
 PROVIDERS: tuple[Provider, ...] = (
@@ -72,6 +91,7 @@ PROVIDERS: tuple[Provider, ...] = (
 
 _BY_ID = {provider.id: provider for provider in PROVIDERS}
 _ALIASES = {"ollama_chat": "ollama", "cohere_chat": "cohere", "vertex_ai_beta": "vertex_ai", "bedrock_converse": "bedrock"}
+_ONE_OF_EACH = tuple(provider.default_model for provider in PROVIDERS)
 _PREFERRED = ("anthropic", "openai", "gemini")
 _BARE_NAMES = (
     (re.compile(r"(ft:)?(gpt|chatgpt|chat)-|o\d($|-)"), "openai"),
@@ -96,12 +116,26 @@ def qualified(model: str) -> str:
     return model if "/" in model or provider is None else f"{provider.id}/{model}"
 
 
+def checked(model: str) -> str:
+    """A model's id as somebody typed it; raises InvalidInput for what cannot be one."""
+    model = clean(model).strip()
+    if not model or any(each.isspace() for each in model) or len(qualified(model)) > MAX_MODEL:
+        raise InvalidInput(f"A model's id has 1-{MAX_MODEL} characters and no spaces, for example 'anthropic/claude-sonnet-5-5'.")
+    return model
+
+
 def missing_keys(model: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The variables of which one must be set before `model` can be asked; empty if one is, or if the provider is unknown."""
     provider = provider_of(model)
     if provider is None or key_of(provider, environ) is not None:
         return ()
     return provider.key_names
+
+
+def choices(default_model: str, environ: Mapping[str, str], *, any_key: bool = False) -> list[ModelChoice]:
+    """The default model, then one of each provider. With `any_key` no key is missed: another endpoint answers for all."""
+    default = qualified(default_model)
+    return [_choice(model, default, environ, any_key=any_key) for model in dict.fromkeys((default, *_ONE_OF_EACH))]
 
 
 def unserved(environ: Mapping[str, str]) -> frozenset[str]:
@@ -119,3 +153,10 @@ def default_model(environ: Mapping[str, str]) -> str:
     """The model of the first preferred provider that has a key, else the offline demo."""
     ready = (_BY_ID[provider_id] for provider_id in _PREFERRED if key_of(_BY_ID[provider_id], environ) is not None)
     return next((provider.default_model for provider in ready), DEMO_MODEL)
+
+
+def _choice(model: str, default: str, environ: Mapping[str, str], *, any_key: bool) -> ModelChoice:
+    provider = provider_of(model)
+    missing = () if any_key else missing_keys(model, environ)
+    named = provider.id if provider else model.partition("/")[0]
+    return ModelChoice(id=model, provider=named, available=not missing, missing=missing, default=model == default)

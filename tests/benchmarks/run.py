@@ -24,6 +24,7 @@ MEASUREMENTS = (
     "conversation_memory",
     "database_growth",
     "message_load",
+    "socket_load",
 )
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Measure = Callable[[str], tuple[str, Sequence[Result]]]

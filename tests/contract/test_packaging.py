@@ -17,7 +17,8 @@ from core.llm.providers import PROVIDERS
 from onethread.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-OUR_NAMES = {"onethread", "core", "storage", "bots", "mcp_server", "web", "tests"}
+OUR_PACKAGES = {"onethread", "core", "storage", "bots", "mcp_server", "web"}
+OUR_NAMES = {*OUR_PACKAGES, "tests"}
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
@@ -35,14 +36,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_wheel_holds_our_packages_and_nothing_else(wheel: list[str]) -> None:
     packages = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
 
-    assert packages == {"onethread", "core", "storage", "bots", "mcp_server"}
+    assert packages == OUR_PACKAGES
 
 
 def test_wheel_holds_every_source_and_data_file(wheel: list[str]) -> None:
-    packages = ["onethread", "core", "storage", "bots", "mcp_server"]
-    ours = {path.relative_to(ROOT).as_posix() for package in packages for path in (ROOT / package).rglob("*") if _belongs(path)}
+    ours = {path.relative_to(ROOT).as_posix() for package in OUR_PACKAGES for path in (ROOT / package).rglob("*") if _belongs(path)}
 
-    assert {name for name in wheel if name.split("/")[0] in packages and not name.endswith("/")} == ours
+    assert {name for name in wheel if name.split("/")[0] in OUR_PACKAGES and not name.endswith("/")} == ours
 
 
 def test_wheel_installs_the_console_script() -> None:
@@ -116,7 +116,9 @@ def _env_example() -> dict[str, str]:
 
 def _shown(setting: FieldInfo) -> str:
     """A default that depends on the machine is described in words, its value left empty."""
-    return "" if setting.default_factory or setting.default is None else str(setting.default)
+    if setting.default_factory or setting.default is None:
+        return ""
+    return ",".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default)
 
 
 def _top_level_names(distribution: Distribution) -> set[str]:

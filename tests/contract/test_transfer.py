@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy import JSON, Boolean, Column, Integer, LargeBinary, String, Table, UniqueConstraint, Uuid, insert, select
 
 from core import conversations, identity, messages, projects
-from core.errors import Conflict, InvalidInput
+from core.errors import Conflict, InvalidInput, NotAuthenticated
 from core.ids import new_id
 from core.live import LiveEvents
 from core.messages import PostingRules
-from core.models import WorkerInfo
+from core.models import LinkPurpose, WorkerInfo
 from core.ports import UnitOfWork
 from storage import schema, transfer
 from storage.engine import Engine, engines
@@ -28,7 +28,7 @@ from storage.migrate import head
 from storage.transfer import TABLES, Transfer
 from storage.unit_of_work import Database
 from tests.databases import BOTH, NewDatabase, databases_of
-from tests.fakes import ManualClock
+from tests.fakes import ManualClock, PlainPasswords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,10 +204,38 @@ async def test_what_lasts_for_minutes_is_left_out(source: Place) -> None:
     assert tables == {None, "users", "projects"}
     assert {table.name for table in schema.metadata.sorted_tables} - {table.name for table in TABLES} <= {
         "changes",
+        "links",
         "model_pauses",
         "model_requests",
+        "sessions",
+        "sign_in_attempts",
         "workers",
     }
+
+
+async def test_passwords_go_along_but_not_who_is_signed_in(source: Place, target: Place) -> None:
+    """An old file must not revive what was ended since."""
+    passwords = PlainPasswords()
+    async with source.storage.write() as uow:
+        kim = await identity.add_user(uow, "kim")
+        link = await identity.create_link(uow, kim, LinkPurpose.SET_PASSWORD, lifetime=timedelta(hours=1))
+    kim = await identity.set_password_by_link(source.storage, passwords, link, "correct horse")
+    async with source.storage.write() as uow:
+        session = await identity.open_session(uow, kim)
+        link = await identity.create_link(uow, kim, LinkPurpose.SIGN_IN, lifetime=timedelta(hours=1))
+    with pytest.raises(NotAuthenticated):
+        await identity.sign_in(source.storage, passwords, "kim", "wrong", address="10.0.0.1")
+
+    exported = await source.exported()
+    await target.load(exported)
+
+    assert {json.loads(line).get("table") for line in exported} == {None, "users", "projects"}
+    assert await identity.sign_in(target.storage, passwords, "kim", "correct horse", address="10.0.0.1") == kim
+    async with target.storage.write() as uow:
+        with pytest.raises(NotAuthenticated):
+            await identity.of_session(uow, session)
+        with pytest.raises(NotAuthenticated):
+            await identity.use_link(uow, link, LinkPurpose.SIGN_IN)
 
 
 def test_no_table_is_numbered_by_the_database() -> None:
@@ -325,9 +353,15 @@ async def _edit_project(uow: UnitOfWork) -> None:
     await uow.projects.update(project.id, instructions="Be brief.")
 
 
+async def _set_password(uow: UnitOfWork) -> None:
+    admin = await identity.local_admin(uow)
+    await uow.users.set_password(admin.id, "a hash", uow.now)
+
+
 USES: dict[str, tuple[UsedBy, str]] = {
     "a user": (lambda uow: identity.add_user(uow, "kim"), "something in users"),
     "an edited project": (_edit_project, "something in projects"),
+    "a local admin with a password": (_set_password, "something in users"),
 }
 
 

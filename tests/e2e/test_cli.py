@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import pytest
 from tests.e2e.conftest import ONETHREAD, Prompt, Shell, environment
 from tests.postgres import Server
 
-COMMANDS = ["chat", "worker", "doctor", "db prune", "db export", "db import", "user add", "token create", "project edit"]
-HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi"}
+COMMANDS = ["chat", "serve", "worker", "doctor", "db prune", "db export", "db import"]
+COMMANDS += ["user add", "user link", "user disable", "token create", "project edit"]
+HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi", "uvicorn", "jwt"}
 
 
 # --- what it costs to ask ---
@@ -197,8 +200,20 @@ def test_projects_are_added_edited_and_listed(prompt: Prompt) -> None:
     assert prompt.run("project", "add", "1X", "x").err.startswith("Error: '1X' is no project key")
 
 
+PRUNED = """changes: 0
+conversations: 0
+inbox: 0
+links: 0
+model_pauses: 0
+model_requests: 0
+sessions: 0
+sign_in_attempts: 0
+workers: 0
+"""
+
+
 def test_prune_tells_the_rows_of_each_table(prompt: Prompt) -> None:
-    assert prompt.run("db", "prune").out == "changes: 0\nconversations: 0\ninbox: 0\nmodel_pauses: 0\nmodel_requests: 0\nworkers: 0\n"
+    assert prompt.run("db", "prune").out == PRUNED
 
 
 def test_prune_removes_what_nobody_used_and_a_dry_run_only_tells(shell: Shell, prompt: Prompt) -> None:
@@ -235,7 +250,8 @@ def test_everything_is_exported_and_imported_into_a_new_database(prompt: Prompt)
     assert file.stat().st_mode & 0o777 == 0o600
     assert (imported.code, imported.out) == (0, "")
     assert imported.err == f"Imported 4 rows into sqlite+aiosqlite:///{prompt.folder}/new/onethread.db\n"
-    assert prompt.run("user", "list", ONETHREAD_DATA_DIR=new).out == prompt.run("user", "list").out
+    people = [prompt.run("user", "list", ONETHREAD_DATA_DIR=place).out.splitlines() for place in (str(prompt.data_dir), new)]
+    assert [line.split("since")[0] for line in people[1]] == [line.split("since")[0] for line in people[0]]
     assert prompt.run("db", "export", ONETHREAD_DATA_DIR=new).out.splitlines()[1:] == file.read_text(encoding="utf-8").splitlines()[1:]
 
 
@@ -335,7 +351,87 @@ def test_export_shows_how_far_it_is_on_a_screen_and_refuses_to_fill_it(shell: Sh
     refused.expect(pexpect.EOF)
 
 
+# --- people ---
+
+
+def test_added_person_gets_a_link_that_stands_alone_on_stdout(prompt: Prompt) -> None:
+    added = prompt.run("user", "add", "ada")
+    again = prompt.run("user", "link", "ada", ONETHREAD_PUBLIC_URL="https://onethread.example.com/")
+
+    assert re.fullmatch(r"http://127\.0\.0\.1:8420/welcome\?code=[\w-]{43}\n", added.out)
+    assert re.fullmatch(r"https://onethread\.example\.com/welcome\?code=[\w-]{43}\n", again.out)
+    assert added.err.startswith("Added ada. Whoever opens the link sets the password: once, within 7 days.\n")
+    assert added.out.partition("code=")[2].strip() not in added.err
+    assert prompt.run("user", "link", "bob").err == "Error: There is no user 'bob'. See them with: onethread user list\n"
+    assert prompt.run("user", "add", "ada").err == "Error: There is a user 'ada' already.\n"
+
+
+def test_list_tells_who_is_admin_disabled_and_can_sign_in(prompt: Prompt) -> None:
+    prompt.run("user", "add", "ada", "--admin")
+    prompt.run("user", "add", "kim")
+    prompt.run("user", "disable", "kim")
+    today = datetime.now(UTC).date()
+
+    assert prompt.run("user", "list").out.splitlines() == [
+        f"admin  admin  since {today}  no password",
+        f"ada    admin  since {today}  has a link to set a password",
+        f"kim           since {today}  disabled {today}",
+    ]
+    assert prompt.run("user", "enable", "kim").err == "Enabled kim.\n"
+    assert prompt.run("user", "list").out.splitlines()[2] == f"kim           since {today}  no password"
+
+
+def test_last_admin_cannot_be_disabled(prompt: Prompt) -> None:
+    refused = prompt.run("user", "disable", "admin")
+
+    assert (refused.code, refused.err) == (
+        1,
+        "Error: admin is the last admin. Add another one first: onethread user add NAME --admin\n",
+    )
+
+
 # --- doctor ---
+
+
+def test_doctor_tells_what_serve_would_refuse_and_never_the_secret_key(prompt: Prompt) -> None:
+    key = "a secret key of more than thirty-two characters"
+    at_home = prompt.run("doctor")
+    unready = prompt.run("doctor", ONETHREAD_PUBLIC_URL="https://onethread.example.com", ONETHREAD_SECRET_KEY="short")
+    prompt.run("user", "link", "admin")
+    ready = prompt.run("doctor", ONETHREAD_PUBLIC_URL="http://onethread.example.com", ONETHREAD_SECRET_KEY=key)
+
+    assert (
+        "✔ web: `onethread serve` would start for this machine alone\n! web: for others than this machine more is needed\n" in at_home.out
+    )
+    assert "    Set ONETHREAD_SECRET_KEY, the same for every process." in at_home.out
+    assert "✕ web: `onethread serve` would refuse to start at https://onethread.example.com\n" in unready.out
+    assert "    ONETHREAD_SECRET_KEY has 5 characters and needs 32 or more." in unready.out
+    assert "    Let an admin set a password." in unready.out
+    assert unready.code == 1
+    assert "✔ web: `onethread serve` would start at http://onethread.example.com\n" in ready.out
+    assert "! web: http://onethread.example.com is not https\n" in ready.out
+    assert "ONETHREAD_SECRET_KEY=47 characters, not shown (from the environment)" in ready.out
+    assert key not in ready.out
+    assert ready.code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PUBLIC_URL", "onethread.example.com", "it must look like https://onethread.example.com"),
+        ("PUBLIC_URL", "https://example.com/onethread", "it must look like https://onethread.example.com"),
+        ("PUBLIC_URL", "https://me:secret@example.com", "it must look like https://onethread.example.com"),
+        ("ALLOWED_HOSTS", "one.example.com,two.example.com:80", "'two.example.com:80' is no host name"),
+        ("TRUSTED_PROXIES", "127.0.0.1,proxy", "'proxy' is neither an IP address nor a network"),
+    ],
+)
+def test_wrong_setting_of_the_web_surface_is_refused(prompt: Prompt, name: str, value: str, said: str) -> None:
+    variables: Any = {f"ONETHREAD_{name}": value}
+
+    refused = prompt.run("user", "list", **variables)
+
+    assert (refused.code, refused.err.startswith(f"Error: A setting is wrong. ONETHREAD_{name}:")) == (1, True)
+    assert said in refused.err
 
 
 def test_doctor_tells_what_is_set_and_never_a_key(prompt: Prompt) -> None:

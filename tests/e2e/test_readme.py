@@ -5,7 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def commands() -> list[str]:
     """The README's shell lines without their comments, the clone left out."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", ""), re.DOTALL)
     lines = [re.sub(r"\s{2,}#.*", "", line).strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("git clone")]
 
@@ -32,10 +32,22 @@ def environ(home: Path) -> Mapping[str, str]:
     return {**bare, "PATH": path, "ONETHREAD_DATA_DIR": str(home / "data")}
 
 
+@pytest.fixture(scope="module")
+def left_running(environ: Mapping[str, str]) -> Iterator[list[subprocess.Popen[str]]]:
+    """What goes on while the commands behind it run, and ends well at the end."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+
+
+@pytest.mark.requires("curl")
 @pytest.mark.parametrize("command", [*(["echo 'create a task to buy milk' | onethread chat --json"]), *commands()])
-def test_readme_command_works(command: str, environ: Mapping[str, str]) -> None:
-    if command == "onethread worker":
-        _starts_and_stops(command, environ)
+def test_readme_command_works(command: str, environ: Mapping[str, str], left_running: list[subprocess.Popen[str]]) -> None:
+    if command in ("onethread worker", "onethread serve"):
+        left_running.append(_started(command, environ))
         return
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, env=environ, input="", capture_output=True, text=True, timeout=60, check=False
@@ -44,12 +56,9 @@ def test_readme_command_works(command: str, environ: Mapping[str, str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-def _starts_and_stops(command: str, environ: Mapping[str, str]) -> None:
-    with subprocess.Popen(shlex.split(command), cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            assert process.stderr.readline()
-        finally:
-            process.send_signal(signal.SIGTERM)
-        process.stderr.read()
-    assert process.returncode == 0
+def _started(command: str, environ: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """The process, once it says something: it does that when it is ready."""
+    process = subprocess.Popen(shlex.split(command), cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process

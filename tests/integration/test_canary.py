@@ -565,7 +565,7 @@ async def _emit(world: Any) -> None:
 
 
 async def _emitted(uow: UnitOfWork) -> None:
-    uow.emit(TaskDeleted(conversation_id=new_id(), task_id=new_id(), ref=CANARY))
+    uow.emit(TaskDeleted(conversation_id=new_id(), task_id=new_id(), ref=CANARY, readers=()))
 
 
 async def _store_an_error(world: Any) -> None:

@@ -132,6 +132,17 @@ async def test_who_joins_in_the_middle_gets_the_text_so_far_and_the_rest(world: 
             assert (await viewer.until("llm_complete"))["content"] == "So far, so good."
 
 
+async def test_who_joins_in_the_middle_gets_what_was_said_just_before_also_when_nothing_more_comes(world: World) -> None:
+    gate = Gate()
+    world.model.will("So far", gate)
+    chat = await world.chat()
+    async with world.working(), watching(world, chat.id) as first:
+        posted = await world.post(chat.id, "Hello")
+        await first.shows(posted.reply_id, "So far")
+        async with watching(world, chat.id) as second:
+            await second.shows(posted.reply_id, "So far")
+
+
 async def test_nothing_of_an_older_stream_is_shown_after_a_newer_one_was_told(world: World) -> None:
     chat = await world.chat()
     posted = await world.post(chat.id, "Hello")

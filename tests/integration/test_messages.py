@@ -399,7 +399,7 @@ async def test_only_a_question_can_be_answered(world: World) -> None:
     async with world.working():
         reply = await world.ask(chat.id, "Hello")
 
-    with pytest.raises(InvalidInput, match="asks nothing"):
+    with pytest.raises(Conflict, match="asks nothing"):
         await world.answer(reply, "Red")
 
 

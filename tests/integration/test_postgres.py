@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import StorageUnavailable
-from core.events import Lagged, MessageAdded, TextDelta
+from core.events import ConversationDeleted, Lagged, MessageAdded, StateEvent, TaskDeleted, TextDelta
 from core.ids import new_id
 from core.models import MessageStatus, Posted
 from core.text import clean, utf16_len
@@ -220,12 +220,22 @@ def test_a_payload_is_never_too_long_and_loses_nothing() -> None:
         sent.append(TextDelta(conversation_id=here, message_id=reply, stream_no=1, offset=offset, text=text))
         offset += utf16_len(clean(text))
     sent_state = [MessageAdded(conversation_id=here, message_id=new_id()) for _ in range(200)]
+    readers = tuple(new_id() for _ in range(450))
+    deletions: list[StateEvent] = [
+        TaskDeleted(conversation_id=here, task_id=here, ref="OT-1", readers=readers),
+        ConversationDeleted(conversation_id=here, readers=readers),
+        ConversationDeleted(conversation_id=here, readers=None),
+    ]
 
-    payloads = pack(new_id(), [*sent, *sent_state])
+    payloads = pack(new_id(), [*sent, *sent_state, *deletions])
 
     assert max(len(each.encode()) for each in payloads) < 8_000
     events = [event for payload in payloads for event in unpack(payload)]
     deltas = [each for each in events if isinstance(each, TextDelta)]
     assert "".join(each.text for each in deltas) == clean("".join(texts))
     assert all(after.offset == before.offset + utf16_len(before.text) for before, after in pairwise(deltas))
-    assert events[len(deltas) :] == sent_state
+    told = events[len(deltas) + len(sent_state) :]
+    assert events[len(deltas) : -len(told)] == sent_state
+    assert told[-1] == deletions[-1]
+    for kind in (TaskDeleted, ConversationDeleted):
+        assert tuple(each for deleted in told[:-1] if isinstance(deleted, kind) for each in deleted.readers or ()) == readers

@@ -2,7 +2,8 @@
 
 import pytest
 
-from core.llm.providers import PROVIDERS, default_model, missing_keys, provider_of, qualified
+from core.errors import InvalidInput
+from core.llm.providers import PROVIDERS, checked, choices, default_model, missing_keys, provider_of, qualified
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,28 @@ def test_the_default_model_is_the_first_preferred_providers_whose_key_is_set(key
 
 def test_every_default_model_belongs_to_its_provider() -> None:
     assert [provider_of(provider.default_model) for provider in PROVIDERS] == list(PROVIDERS)
+
+
+def test_the_choices_begin_with_the_default_and_tell_what_is_missing() -> None:
+    default, *others = choices("gpt-6-sol", {"GROQ_API_KEY": "k"})
+    by_provider = {choice.provider: choice for choice in others}
+
+    assert (default.id, default.default, default.available, default.missing) == ("openai/gpt-6-sol", True, False, ("OPENAI_API_KEY",))
+    assert len(others) == len(PROVIDERS) - 1  # OpenAI's default model is the default
+    assert (by_provider["groq"].available, by_provider["groq"].missing) == (True, ())
+    assert (by_provider["ollama"].available, by_provider["demo"].available) == (True, True)
+    assert not any(choice.default for choice in others)
+
+
+def test_with_another_endpoint_no_key_is_missing() -> None:
+    assert all(choice.available and not choice.missing for choice in choices("acme/one", {}, any_key=True))
+
+
+@pytest.mark.parametrize("model", ["", "  ", "two words", "a\nb", "x" * 201, "gpt-" + "x" * 195])
+def test_what_can_be_no_models_id_is_refused(model: str) -> None:
+    with pytest.raises(InvalidInput, match="no spaces"):
+        checked(model)
+
+
+def test_a_models_id_is_taken_without_the_space_around_it() -> None:
+    assert checked(" acme/one ") == "acme/one"

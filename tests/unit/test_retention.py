@@ -143,7 +143,7 @@ async def test_many_go_in_one_tick_and_each_is_told_as_a_persons_delete_is(desk:
         told = events.waiting()
 
     assert [each for each in told if isinstance(each, TaskDeleted)] == [
-        TaskDeleted(conversation_id=finished, task_id=ref.id, ref="OT-1"),
+        TaskDeleted(conversation_id=finished, task_id=ref.id, ref="OT-1", readers=None),
     ]
     deleted = [each.conversation_id for each in told if isinstance(each, ConversationDeleted)]
     assert sorted(deleted) == sorted([*chats, finished])

@@ -1,0 +1,348 @@
+"""`onethread serve` as it is installed: how it starts and for whom, how it ends, and what a client of a killed one sees."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.e2e.conftest import ONETHREAD, Prompt, environment
+
+Frame = dict[str, Any]
+KEY = "a secret key of more than thirty-two characters"
+FROM_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
+
+
+@dataclass(slots=True)
+class Served:
+    """A running `onethread serve`, and a browser that came by its link."""
+
+    process: asyncio.subprocess.Process
+    link: str
+    log: Path
+    browser: httpx.AsyncClient
+
+    @property
+    def url(self) -> str:
+        return self.link.partition("/login")[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        return {"Cookie": f"sid={self.browser.cookies['sid']}", "Origin": self.url}
+
+    async def ask(self, message: str) -> Frame:
+        """Posts it in a new chat, and does not wait for the answer."""
+        answer = await self.browser.post("/api/chat", json={"message": message}, headers={"Prefer": "respond-async", **FROM_OUR_PAGE})
+        assert answer.status_code == 202, answer.text
+        found: Frame = answer.json()
+        return found
+
+    def entries(self, event: str) -> list[Frame]:
+        """What it logged so far."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [entry for entry in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if entry["event"] == event]
+
+    async def has_logged(self, event: str, *, times: int) -> None:
+        while True:
+            if len(self.entries(event)) >= times:
+                return
+            await asyncio.sleep(0.02)
+
+    async def refuses(self) -> None:
+        """Waits until nobody can connect any more."""
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.02)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def served(data_dir: Path, *arguments: str, port: int = 0, name: str = "one") -> AsyncIterator[Served]:
+    """Starts it, signs in, and kills it at the end if it still runs."""
+    log = data_dir.parent / f"{name}.log"
+    with log.open("w", encoding="utf-8") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(ONETHREAD, "serve", "--port", str(port), *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            env=environment(data_dir, ONETHREAD_LOG_FORMAT="json"),
+            cwd=data_dir.parent,
+        )
+    try:
+        assert process.stdout
+        async with asyncio.timeout(30):
+            line = (await process.stdout.readline()).decode()
+        opened = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/login\?code=[\w-]{43})\n", line)
+        assert opened, line + log.read_text(encoding="utf-8")
+        async with httpx.AsyncClient(base_url=opened[1].partition("/login")[0], timeout=60) as browser:
+            assert (await browser.get(opened[1])).status_code == 303
+            yield Served(process, opened[1], log, browser)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@dataclass(slots=True)
+class Reader:
+    """A client of the live WebSocket that comes back whenever it is thrown out, and keeps what it was told of one reply."""
+
+    conversation_id: str
+    reply_id: str
+    text: str = ""
+    stream_no: int = -1
+    ended: Frame | None = None
+    close_codes: list[int] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def follow(self, place: Callable[[], Served]) -> None:
+        """Until the reply has ended. `place` is where the server is at the moment."""
+        while self.ended is None:
+            try:
+                async with connect(f"{place().url.replace('http', 'ws', 1)}/ws", additional_headers=place().cookie) as connection:
+                    await connection.send(json.dumps({"topic": f"conversation:{self.conversation_id}", "event": "join", "ref": "1"}))
+                    async for frame in connection:
+                        self._take(json.loads(frame))
+                        if self.ended is not None:
+                            return
+            except (OSError, InvalidHandshake):
+                await asyncio.sleep(0.05)  # nobody is there yet
+            except ConnectionClosed as closed:
+                self.close_codes.append(closed.rcvd.code if closed.rcvd else 1006)
+
+    async def reaches(self, length: int) -> None:
+        async with asyncio.timeout(40):
+            while len(self.text) < length:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def _take(self, frame: Frame) -> None:
+        payload = frame["payload"]
+        match frame["event"]:
+            case "reply":
+                assert payload["status"] == "ok", payload
+                self._is(next(each for each in payload["response"]["messages"] if each["id"] == self.reply_id))
+            case "new_message" | "message_changed" if payload["id"] == self.reply_id:
+                self._is(payload)
+            case "llm_delta" if payload["message_id"] == self.reply_id and payload["stream_no"] >= self.stream_no:
+                assert payload["offset"] <= len(self.text), "a piece is missing"
+                self.stream_no, self.text = payload["stream_no"], self.text[: payload["offset"]] + payload["delta"]
+            case "llm_complete" if payload["message_id"] == self.reply_id:
+                self.text, self.ended = payload["content"], payload
+        self.changed.set()
+
+    def _is(self, message: Frame) -> None:
+        self.text, self.stream_no = message["content"], message["stream_no"]
+        if message["status"] in ("completed", "failed", "cancelled"):
+            self.ended = message
+
+
+def counted_to(number: int) -> str:
+    return " ".join(map(str, range(1, number + 1)))
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where nothing was before."""
+    return tmp_path / "data"
+
+
+# --- on this machine ---
+
+
+async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Path) -> None:
+    async with served(data_dir) as site:
+        again = await site.browser.get(site.link)
+        me = (await site.browser.get("/api/me")).json()
+        chat = await site.browser.post("/api/chat", json={"message": "count to 3"}, headers=FROM_OUR_PAGE)
+        reader = Reader(chat.json()["conversation_id"], chat.json()["message"]["id"])
+        async with asyncio.timeout(40):
+            await reader.follow(lambda: site)
+        async with httpx.AsyncClient(base_url=site.url) as stranger:
+            refused = await stranger.get("/api/me")
+        code = await site.end()
+
+    assert (again.status_code, refused.status_code) == (401, 401)
+    assert (me["name"], me["admin"]) == ("admin", True)
+    assert chat.json()["message"]["content"].endswith("1 2 3")
+    assert reader.text == chat.json()["message"]["content"]
+    assert code == 0
+    assert {entry.stat().st_mode & 0o077 for entry in os.scandir(data_dir)} == {0}
+    log = site.log.read_text(encoding="utf-8")
+    secrets = [site.link.partition("code=")[2], site.browser.cookies["sid"], (data_dir / "secret_key").read_text(encoding="ascii")]
+    assert not [secret for secret in (*secrets, "count to 3", "1 2 3") if secret in log]
+    (message,), (claimed,) = site.entries("message.posted"), site.entries("turn.claimed")
+    assert message["turn_id"] == claimed["turn_id"] == chat.json()["turn_id"]
+    assert message["request_id"] == chat.headers["x-request-id"]
+    assert "serve.stopping" in log
+
+
+async def test_client_of_a_killed_server_ends_with_the_whole_text_after_the_next_start(data_dir: Path) -> None:
+    async with served(data_dir) as site:
+        asked = await site.ask("count to 120")
+        place = site
+        reader = Reader(asked["conversation_id"], asked["message"]["id"])
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(reader.follow(lambda: place))
+            await reader.reaches(100)
+            site.process.kill()
+            await site.process.wait()
+            async with served(data_dir, port=site.port) as anew, asyncio.timeout(40):
+                place = anew
+                await following
+                messages = (await anew.browser.get(f"/api/conversations/{asked['conversation_id']}/messages")).json()["messages"]
+        assert await site.process.wait() == -signal.SIGKILL
+
+    assert reader.close_codes == [1006]
+    assert reader.text.endswith(counted_to(120))
+    assert reader.text.count("120") == 1
+    assert [(message["role"], message["status"]) for message in messages] == [("user", "completed"), ("assistant", "completed")]
+    assert messages[1]["content"] == reader.text
+
+
+async def test_stopped_server_hands_its_turn_to_another_on_the_same_file(data_dir: Path) -> None:
+    async with served(data_dir) as one, served(data_dir, name="two") as two:
+        asked = await one.ask("count to 200")
+        reader = Reader(asked["conversation_id"], asked["message"]["id"])
+        place = one
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(reader.follow(lambda: place))
+            await reader.reaches(50)
+            answering, other = (one, two) if one.entries("turn.claimed") else (two, one)
+            if answering is two:
+                place = two
+            code = await answering.end()
+            place = other
+            async with asyncio.timeout(40):
+                await following
+        taken_over = other.entries("turn.claimed")
+
+    assert code == 0
+    assert (one.browser.cookies["sid"] == two.browser.cookies["sid"]) is False
+    assert [entry["turn_id"] for entry in taken_over] == [asked["turn_id"]]
+    assert reader.text.endswith(counted_to(200))
+    assert reader.close_codes in ([1012], [])
+    database = sqlite3.connect(data_dir / "onethread.db")
+    assert database.execute("SELECT status, failures, rescues FROM turns").fetchall() == [("succeeded", 0, 0)]
+    database.close()
+
+
+async def test_event_streams_end_at_the_first_signal_and_all_the_rest_at_the_second(data_dir: Path) -> None:
+    async with served(data_dir, "--no-worker") as site:
+        asked = await site.ask("Hello")
+        waiting = asyncio.create_task(site.browser.post("/api/chat", json={"message": "Hello again"}, headers=FROM_OUR_PAGE))
+        async with asyncio.timeout(40), site.browser.stream("GET", f"/api/turns/{asked['turn_id']}/events") as stream:
+            await site.has_logged("message.posted", times=2)
+            site.process.send_signal(signal.SIGTERM)
+            events = await stream.aread()
+            await site.refuses()
+            code = await site.end()
+        with pytest.raises(httpx.RemoteProtocolError):
+            await waiting
+
+    assert b"llm_complete" not in events
+    assert code == -signal.SIGTERM
+
+
+# --- refusals ---
+
+_SOON = pytest.mark.timeout(30)
+"""A refusal that does not come leaves a server running in the test's process."""
+
+
+@_SOON
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("ONETHREAD_SECRET_KEY", "- Set ONETHREAD_SECRET_KEY, the same for every process. This makes one: python3 -c "),
+        ("ONETHREAD_PUBLIC_URL", "- Set ONETHREAD_PUBLIC_URL to what people type to get there, such as https://onethread.example.com\n"),
+        ("admin", "- Let an admin set a password. This prints the link for it: onethread user link admin, or onethread user add "),
+    ],
+)
+def test_others_are_not_served_before_all_is_safe(prompt: Prompt, missing: str, said: str) -> None:
+    if missing != "admin":
+        prompt.run("user", "link", "admin")
+    variables: Any = {"ONETHREAD_SECRET_KEY": KEY, "ONETHREAD_PUBLIC_URL": "https://onethread.example.com"}
+    variables.pop(missing, None)
+
+    refused = prompt.run("serve", "--host", "0.0.0.0", "--port", "0", **variables)
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith("Error: Others than this machine come to http")
+    assert refused.err.count("\n- ") == 1
+    assert said in refused.err
+
+
+@_SOON
+def test_public_address_needs_the_same_behind_a_proxy_on_this_machine(prompt: Prompt) -> None:
+    refused = prompt.run("serve", "--port", "0", ONETHREAD_PUBLIC_URL="https://onethread.example.com")
+
+    assert refused.code == 1
+    assert refused.err.startswith("Error: Others than this machine come to https://onethread.example.com.")
+    assert refused.err.count("\n- ") == 2
+
+
+@_SOON
+def test_short_secret_key_is_refused_here_too(prompt: Prompt) -> None:
+    refused = prompt.run("serve", "--port", "0", ONETHREAD_SECRET_KEY="too-short")
+
+    assert refused.code == 1
+    assert "- ONETHREAD_SECRET_KEY has 9 characters and needs 32 or more." in refused.err
+    assert "too-short" not in refused.err
+
+
+@_SOON
+def test_damaged_secret_key_file_is_refused(prompt: Prompt) -> None:
+    prompt.data_dir.mkdir()
+    (prompt.data_dir / "secret_key").write_text("cut", encoding="ascii")
+
+    refused = prompt.run("serve", "--port", "0")
+
+    assert (refused.code, refused.err.startswith(f"Error: {prompt.data_dir}/secret_key is damaged. Remove it")) == (1, True)
+
+
+@_SOON
+def test_port_that_is_taken_is_refused_in_a_sentence(prompt: Prompt) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        refused = prompt.run("serve", "--port", str(port))
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        f"Error: Port {port} of 127.0.0.1 is taken, perhaps by another `onethread serve`. Stop that one, or choose another with --port.\n"
+    )
+
+
+@_SOON
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", ""])
+def test_address_of_another_machine_is_refused_in_a_sentence(prompt: Prompt, host: str) -> None:
+    refused = prompt.run("serve", "--host", host, "--port", "0")
+
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith(f"Error: {host!r} is no address of this machine. Use --host 127.0.0.1, or --host 0.0.0.0")

@@ -1,0 +1,52 @@
+"""The web application: routes, middleware, errors, put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from web import openapi, problems
+from web.bodies import MAX_JSON_BYTES
+from web.metrics import Metrics
+from web.middleware import KnownHosts, Protection, RequestLog, UnknownErrors
+from web.problems import OversizeTold
+from web.routes import ROUTERS
+from web.services import Services
+
+
+def web_app(services: Services) -> FastAPI:
+    metrics = Metrics(services.storage, services.live)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with metrics.collecting():
+            yield
+
+    app = FastAPI(
+        title="Onethread",
+        summary="One task, one conversation with an agent.",
+        version=openapi.version(),
+        docs_url=None,  # its page would come from a CDN
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestLog, metrics=metrics),
+            Middleware(Protection),
+            Middleware(UnknownErrors),
+            Middleware(KnownHosts, hosts=services.rules.hosts),
+            Middleware(OversizeTold),
+        ],
+    )
+    app.state.services = services
+    app.state.metrics = metrics
+    app.state.stopping = asyncio.Event()  # set when the server is about to end: what lasts ends then, and its clients come back
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router, max_body_size=MAX_JSON_BYTES)
+    openapi.install(app)
+    return app

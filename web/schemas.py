@@ -1,0 +1,317 @@
+"""The JSON that comes and goes, as the API's description shows it. What is sent is made by core/frames.py; these say what to expect.
+
+What comes is checked here for its shape, so that every other rule is left to the core. Unknown members are refused: they are misspelt.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
+
+from core.models import (
+    AgentStatus,
+    ApprovalStatus,
+    Decision,
+    MessageStatus,
+    Priority,
+    Role,
+    TaskStatus,
+    ToolCallState,
+    TurnStatus,
+    Visibility,
+)
+from core.text import clean
+
+MAX_INTEGER = 2**31 - 1
+"""Of seqs and versions, as the database holds them."""
+_NOT_BLANK = r"[^\s\x1c-\x1f]"
+
+
+def _storable(value: Any) -> Any:
+    return clean(value) if isinstance(value, str) else value
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _moment(text: str | None) -> str | None:
+    if text is not None:
+        datetime.fromisoformat(text)
+    return text
+
+
+# A validator stands behind the limits, and limits inside of a union, or pydantic leaves them out of the description.
+_Cleaned = BeforeValidator(_storable)
+MessageText = Annotated[str, Field(min_length=1, max_length=10_000, pattern=_NOT_BLANK, description="Markdown; not blank."), _Cleaned]
+Title = Annotated[str, Field(min_length=1, max_length=200, pattern=_NOT_BLANK), _Cleaned]
+Label = Annotated[str, Field(min_length=1, max_length=50, pattern=_NOT_BLANK), _Cleaned]
+UserName = Annotated[str, Field(min_length=1, max_length=64), _Cleaned]
+TaskName = Annotated[str, Field(min_length=1, max_length=64), _Cleaned]
+ProjectKey = Annotated[str, Field(min_length=1, max_length=10), _Cleaned]
+Description = Annotated[str, Field(max_length=10_000), _Cleaned]
+Instructions = Annotated[str, Field(max_length=20_000), _Cleaned]
+TokenName = Annotated[str, Field(min_length=1, max_length=100, pattern=_NOT_BLANK), _Cleaned]
+ModelId = Annotated[str, Field(min_length=1, max_length=150, pattern=r"^[!-~]+$", examples=["anthropic/claude-sonnet-5-5"]), _Cleaned]
+_Whole = BeforeValidator(_whole)  # as JSON Schema has it: 3.0 is a whole number, "3" and true are none
+Version = Annotated[StrictInt, Field(ge=1, le=MAX_INTEGER), _Whole]
+Days = Annotated[StrictInt, Field(ge=1, le=3_650), _Whole]
+Moment = Annotated[
+    str | None,
+    AfterValidator(_moment),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}, {"type": "null"}]}),
+    Field(description="A date, or a time with its zone (UTC where none is given)."),
+]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+# --- what comes ----------------------------------------------------------------------------------------------------
+
+
+class Received(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ChatRequest(Received):
+    message: MessageText
+    conversation_id: UUID | None = Field(None, description="Where to write. Without it and `task_id` a new private conversation begins.")
+    task_id: TaskName | None = Field(None, description="Instead: the task whose conversation it is, by id or ref.")
+    model: ModelId | None = Field(None, description="Answers this message, instead of the conversation's model.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"message": "Create a task to buy milk"}]})
+
+
+class MessageEdit(Received):
+    content: MessageText
+
+
+class QuestionAnswer(Received):
+    option: MessageText
+
+
+class ApprovalDecision(Received):
+    decision: Decision
+
+
+class ConversationPatch(Received):
+    title: Title = Field(default_factory=str)
+    model: ModelId | None = Field(None, description="Answers from now on; null: the project's or the default model.")
+    archived: StrictBool = Field(default_factory=bool, description="Whether it is left out of the list.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Groceries", "archived": False}]})
+
+
+class _TaskFields(Received):
+    description: Description | None = Field(None, description="Markdown.")
+    status: TaskStatus = TaskStatus.TODO
+    priority: Priority = Priority.MEDIUM
+    assignee: UserName | None = Field(None, description="A user's name; null: nobody.")
+    due_at: Moment = None
+    labels: list[Label] = Field(default_factory=list, max_length=20)
+
+
+class TaskDraft(_TaskFields):
+    title: Title
+    project: ProjectKey | None = Field(None, description="A project's key. Without: the default project.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "Buy milk", "priority": "high", "due_at": "2026-12-24"}]})
+
+
+class TaskPatch(_TaskFields):
+    """What is left out stays as it is."""
+
+    title: Title = Field(default_factory=str)
+    status: TaskStatus = Field(default_factory=lambda: TaskStatus.TODO)
+    priority: Priority = Field(default_factory=lambda: Priority.MEDIUM)
+    expected_version: Version | None = Field(None, description="Refuse where somebody changed it since this version.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "done", "expected_version": 3}]})
+
+
+class ProjectPatch(Received):
+    name: Title = Field(default_factory=str)
+    instructions: Instructions = Field(default_factory=str, description="What the agent is told in every conversation of the project.")
+    model: ModelId | None = Field(None, description="Answers where the conversation has none of its own; null: the default model.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"instructions": "Answer in German."}]})
+
+
+# --- what goes -----------------------------------------------------------------------------------------------------
+
+
+class Sent(BaseModel):
+    """More members may come with time."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Attachment(Sent):
+    id: UUID
+    name: str
+    media_type: str
+    size: int = Field(description="Bytes. Get them at `/api/attachments/{id}`.")
+
+
+class ToolCall(Sent):
+    message_id: UUID
+    step: int
+    index: int
+    name: str
+    arguments: dict[str, Any]
+    state: ToolCallState
+    result: str = Field(default_factory=str, description="What the model was told.")
+    approval_id: UUID | None = Field(None, description="Decide at `/api/approvals/{approval_id}`.")
+    approval: ApprovalStatus | None = None
+
+
+class Message(Sent):
+    id: UUID
+    conversation_id: UUID
+    turn_id: UUID | None
+    seq: int = Field(description="Its place in the conversation.")
+    role: Role
+    content: str = Field(description="Markdown. Of a reply that is being written: as far as it is stored.")
+    status: MessageStatus
+    author: str | None = Field(description="A user's name; null for the agent.")
+    source: str
+    metadata: dict[str, Any] = Field(description="Of a reply: model, tokens and cost, or error, or the question that it ends with.")
+    tool_calls: list[ToolCall]
+    attachments: list[Attachment]
+    created_at: Time
+    updated_at: Time
+    edited_at: Time | None
+    deleted_at: Time | None
+    stream_no: int = Field(default_factory=int, description="Of a reply: the number of the stream that its text belongs to.")
+
+
+class Messages(Sent):
+    messages: list[Message] = Field(description="Ascending.")
+    has_more: bool = Field(description="Whether there are earlier ones: get them with `before` set to the first one's `seq`.")
+
+
+class Posted(Sent):
+    conversation_id: UUID
+    turn_id: UUID
+    message: Message = Field(description="The reply.")
+    user_message: Message
+
+
+class Turn(Sent):
+    turn_id: UUID
+    conversation_id: UUID
+    user_message_id: UUID
+    message_id: UUID = Field(description="The reply's id.")
+    status: TurnStatus
+    model: str
+    position: int = Field(description="How many unfinished turns of the conversation come before it.")
+    retry_at: Time | None = Field(description="When it is tried again.")
+    failures: int
+    error_code: str = Field(default_factory=str, description="Why it failed, or why it is tried again.")
+    error: str | None = Field(None, description="The same as a sentence.")
+    no_worker: bool = Field(default_factory=bool, description="True where no worker runs that could answer it.")
+    message: Message = Field(description="The reply.")
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class Approval(Sent):
+    id: UUID
+    turn_id: UUID
+    conversation_id: UUID
+    step: int
+    index: int
+    status: ApprovalStatus
+    decided_by: str | None = Field(description="A user's name.")
+    created_at: Time
+    expires_at: Time
+    decided_at: Time | None
+
+
+class Conversation(Sent):
+    id: UUID
+    title: str
+    task_ref: str | None
+    model: str | None
+    visibility: Visibility
+    agent_status: AgentStatus
+    agent_status_message: str
+    message_count: int
+    archived_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+
+class Conversations(Sent):
+    conversations: list[Conversation] = Field(description="The most recently used first.")
+    total: int
+    limit: int
+    offset: int
+
+
+class ConversationWithMessages(Conversation, Messages):
+    """A conversation with its last 50 messages."""
+
+
+class Task(Sent):
+    id: UUID
+    ref: str = Field(examples=["OT-12"])
+    title: str
+    description: str
+    status: TaskStatus
+    priority: Priority
+    assignee: str | None
+    due_at: Time | None
+    labels: list[str]
+    conversation_id: UUID
+    agent_status: AgentStatus
+    agent_status_message: str
+    version: int = Field(description="Raised by each change.")
+    created_at: Time
+    updated_at: Time
+
+
+class Tasks(Sent):
+    tasks: list[Task] = Field(description="Newest first.")
+    next_cursor: UUID | None = Field(description="The `cursor` of the next page; null on the last one.")
+    total: int
+
+
+class Project(Sent):
+    key: str
+    name: str
+    instructions: str
+    model: str | None
+    created_at: Time
+    updated_at: Time
+
+
+class Projects(Sent):
+    projects: list[Project]
+
+
+class Model(Sent):
+    id: str
+    provider: str
+    available: bool = Field(description="Whether it can be asked with the keys that are set.")
+    missing: list[str] = Field(description="The variables of which one must be set first.")
+    default: bool
+
+
+class Consumption(Sent):
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int = Field(description="How many of `tokens_in` were cached.")
+    cost: str | None = Field(description="US dollars; null where the price of any part is unknown.", examples=["0.0123"])
+    estimated: bool = Field(description="Whether a provider left it to us to count tokens.")
+
+
+class ModelConsumption(Consumption):
+    model: str
+
+
+class Usage(Sent):
+    since: Time
+    total: Consumption
+    by_model: list[ModelConsumption]
