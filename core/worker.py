@@ -101,8 +101,7 @@ class Worker:
 
     async def run(self) -> None:
         """Works until cancelled; then hands back at once what is not finished."""
-        await self._take_over_from_the_dead()
-        await self._heartbeat()
+        await self._begin()
         loops = (self._claim_turns, self._listen, self._beat, self._drafts.run)
         tasks = [asyncio.create_task(loop(), name=f"worker.{loop.__name__}") for loop in loops]
         try:
@@ -112,6 +111,17 @@ class Worker:
         finally:
             await _end(tasks)
             await self._hand_back_all()
+
+    async def _begin(self) -> None:
+        """Tells the database of this worker, as soon as it is there."""
+        while True:
+            try:
+                await self._take_over_from_the_dead()
+                await self._heartbeat()
+                return
+            except StorageUnavailable as error:
+                _log.warning("worker.storage_unavailable", reason=str(error))
+                await asyncio.sleep(self._rules.poll_seconds)
 
     # --- claiming ---
 

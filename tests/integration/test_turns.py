@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -20,7 +20,7 @@ from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
 from core.tools.registry import Arguments, Hints, ToolContext, Toolset, tool
-from onethread import service
+from onethread import bootstrap, service
 from onethread.bootstrap import App
 from storage.unit_of_work import Database
 from tests.databases import on_both
@@ -429,6 +429,18 @@ async def test_turns_are_still_claimed_after_a_database_was_away(world: World) -
     async with world.working():
         async with _outage(world) as refused, asyncio.timeout(5):
             await refused.get()
+            await refused.get()
+        assert (await world.ask(chat.id, "Hello")).content == "OK."
+
+
+async def test_a_worker_that_begins_while_the_database_is_away_works_as_soon_as_it_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "_RESTART_SECONDS", 3600)  # as after a defect, which this is not
+    chat = await world.chat()
+    async with AsyncExitStack() as stack:
+        async with _outage(world) as refused, asyncio.timeout(5):
+            await stack.enter_async_context(world.working())
             await refused.get()
         assert (await world.ask(chat.id, "Hello")).content == "OK."
 
