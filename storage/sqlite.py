@@ -26,6 +26,7 @@ from storage.texts import clean_parameters_of, json_text
 READERS = 5
 BUSY_SECONDS = 10.0
 POOL_SECONDS = 60.0
+_CANCEL_AGAIN_SECONDS = 0.02
 LONG: Any = {"long": True}
 """Execution options of a statement that may go through much of the database: it does not hold up the event loop."""
 _T = TypeVar("_T")
@@ -215,10 +216,10 @@ async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], _T], *, on_
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        if on_cancel:
-            on_cancel()
         while not running.done():
+            if on_cancel:
+                on_cancel()  # again and again: the thread may not yet have come to what is to be stopped
             with suppress(asyncio.CancelledError):
-                await asyncio.wait({running})
+                await asyncio.wait({running}, timeout=_CANCEL_AGAIN_SECONDS if on_cancel else None)
         _ = running.exception()  # taken, or asyncio would print its text
         raise

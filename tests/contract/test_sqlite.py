@@ -2,13 +2,15 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import column, insert, table, text
+from sqlalchemy import CursorResult, column, insert, table, text
 from sqlalchemy.exc import OperationalError
 
 from storage import sqlite
@@ -71,6 +73,33 @@ async def test_a_cancelled_long_statement_is_interrupted_and_leaves_no_lock(engi
             await task
         async with engine.begin() as connection:
             assert (await connection.execute(text("SELECT i FROM t"))).scalar_one() == 1
+
+
+async def test_a_long_statement_that_is_cancelled_before_its_thread_begins_it_is_interrupted_too(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_begin = threading.Event(), threading.Event()
+
+    def late(*arguments: Any) -> CursorResult[Any]:
+        asked.set()
+        assert may_begin.wait(5)
+        return fetched(*arguments)
+
+    async def for_ever() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(COUNTS_FOR_EVER, execution_options=LONG)
+
+    fetched = sqlite._fetched
+    monkeypatch.setattr(sqlite, "_fetched", late)
+    task = asyncio.create_task(for_ever())
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(asked.wait, 5)
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        may_begin.set()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def test_waiting_for_another_writer_does_not_hold_up_the_event_loop(engine: SqliteEngine, tmp_path: Path) -> None:
