@@ -27,7 +27,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environ(home: Path) -> Mapping[str, str]:
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("ONETHREAD_") and not name.endswith("_API_KEY")}
+    foreign = re.compile("ONETHREAD_.*|.*_API_KEY|ARGS|MAKE.*|MFLAGS")  # the last are what `make test ARGS=...` hands on
+    bare = {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return {**bare, "PATH": path, "ONETHREAD_DATA_DIR": str(home / "data")}
 
