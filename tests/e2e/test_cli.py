@@ -295,8 +295,8 @@ def test_import_is_refused_in_a_sentence(prompt: Prompt) -> None:
     assert prompt.run("db", "import").code == 2
 
 
-def test_export_can_be_piped_into_an_import(shell: Shell) -> None:
-    shell.run("user", "add", "anna")
+def test_export_can_be_piped_into_an_import(shell: Shell, prompt: Prompt) -> None:
+    prompt.run("user", "add", "anna")
     command = f"{ONETHREAD} db export | ONETHREAD_DATA_DIR={shell.folder}/new {ONETHREAD} db import -"
 
     piped = subprocess.run(
@@ -307,11 +307,11 @@ def test_export_can_be_piped_into_an_import(shell: Shell) -> None:
     assert "Imported 3 rows" in piped.stderr
 
 
-def test_killed_import_leaves_the_database_as_it_was(shell: Shell) -> None:
-    shell.run("user", "add", "anna")
-    lines = shell.run("db", "export").out.splitlines(keepends=True)
+def test_killed_import_leaves_the_database_as_it_was(shell: Shell, prompt: Prompt) -> None:
+    prompt.run("user", "add", "anna")
+    lines = prompt.run("db", "export").out.splitlines(keepends=True)
     new = shell.folder / "new"
-    empty = shell.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:]
+    empty = prompt.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:]
     importing = subprocess.Popen([ONETHREAD, "db", "import", "-"], stdin=subprocess.PIPE, text=True, env=environment(new), cwd=shell.folder)
     assert importing.stdin
     importing.stdin.writelines(lines[:2])
@@ -323,7 +323,7 @@ def test_killed_import_leaves_the_database_as_it_was(shell: Shell) -> None:
     with suppress(BrokenPipeError):
         importing.stdin.close()
 
-    assert shell.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:] == empty
+    assert prompt.run("db", "export", ONETHREAD_DATA_DIR=str(new)).out.splitlines()[1:] == empty
 
 
 def _wait_until_locked(database: Path) -> None:
@@ -340,8 +340,8 @@ def _wait_until_locked(database: Path) -> None:
     pytest.fail("The import did not begin.")
 
 
-def test_export_shows_how_far_it_is_on_a_screen_and_refuses_to_fill_it(shell: Shell) -> None:
-    shell.run("user", "add", "anna")
+def test_export_shows_how_far_it_is_on_a_screen_and_refuses_to_fill_it(shell: Shell, prompt: Prompt) -> None:
+    prompt.run("user", "add", "anna")
     at_screen = pexpect.spawn(ONETHREAD, ["db", "export", "a.jsonl"], env=environment(shell.data_dir), cwd=shell.folder, timeout=30)
     at_screen.expect("100%")
     at_screen.expect(r"Exported 3 rows to a\.jsonl")
@@ -453,12 +453,12 @@ def test_doctor_ends_with_1_when_the_default_model_has_no_key(prompt: Prompt) ->
 
 
 @pytest.mark.requires("postgresql")
-def test_a_postgresql_database_needs_nothing_but_its_address(shell: Shell, postgres: Server) -> None:
+def test_a_postgresql_database_needs_nothing_but_its_address(shell: Shell, prompt: Prompt, postgres: Server) -> None:
     asyncio.run(postgres.execute("CREATE DATABASE e2e OWNER onethread"))
     address = postgres.url("e2e").set(drivername="postgres", password="se@cret").render_as_string(hide_password=False)
 
     talk = shell.run("chat", "--json", stdin="create a task to buy milk\n", ONETHREAD_DATABASE_URL=address)
-    well = shell.run("doctor", ONETHREAD_DATABASE_URL=address)
+    well = prompt.run("doctor", ONETHREAD_DATABASE_URL=address)
 
     assert (talk.code, well.code) == (0, 0)
     assert "OT-1" in talk.out
