@@ -23,10 +23,10 @@ async def sqlite() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def postgresql() -> AsyncIterator[str]:
-    """On a server of its own, which the tests use too."""
+    """On a server of its own, which waits for the disk as those that people use."""
     if programs() is None:
         raise Missing("no PostgreSQL server is installed")
-    server = Server()
+    server = Server(durable=True)
     try:
         await asyncio.to_thread(server.make)
         async with server.database() as url:
