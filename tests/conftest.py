@@ -12,8 +12,9 @@ import pytest
 
 from tests.databases import empty_sqlite, new_database, postgres
 from tests.postgres import programs as postgres_programs
+from tests.side_by_side import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["empty_sqlite", "new_database", "postgres"]
+__all__ = ["empty_sqlite", "new_database", "postgres", "pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -67,3 +68,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("requires"):
         for name in marker.args:
             require(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests record as their `figures`: processes beside this one print nothing themselves."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, value in report.user_properties:
+            if name == "figures":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write_line(value)

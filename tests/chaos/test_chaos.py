@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ async def scene(shared: Shared, tmp_path: Path, talker: Talker) -> AsyncIterator
 
 @pytest.mark.timeout(SECONDS + 60)
 async def test_every_message_is_answered_once_whatever_goes_wrong(
-    shared: Shared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: Shared, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     keys = [f"{LETTERS.get(number % 20, 'k')}{number:04}" for number in range(TURNS)]
     doomed = keys[10::60]
@@ -106,8 +106,7 @@ async def test_every_message_is_answered_once_whatever_goes_wrong(
         seconds = round(time.monotonic() - began, 1)
         violations = [*mirrors, *_violations(on, keys, len(doomed))]
         told = {"turns": on.people.figures["answered"], "seconds": seconds, **_figures(on), "violations": len(violations)}
-    with capsys.disabled():
-        print("", *(f"  {name}: {value}" for name, value in told.items()), sep="\n")  # noqa: T201
+    record_property("figures", "\n".join(f"  {name}: {value}" for name, value in told.items()))
     assert not violations, "\n".join(violations)
     assert set(on.outages.figures) == set(on.outages.kinds)
     assert not (shared.database.gapless_feed and on.people.figures["gaps in the feed"])
