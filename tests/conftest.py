@@ -1,5 +1,6 @@
 """What all tests share. Here: programs that a test needs beside Python, and what happens where one is missing."""
 
+import gc
 import os
 import re
 import shutil
@@ -68,6 +69,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("requires"):
         for name in marker.args:
             require(name)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the collector need not go through it each time, for a tenth of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
