@@ -9,6 +9,8 @@ UV   := $(VENV)/bin/uv
 
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Otherwise each of the many processes that the tests start would compile all of Onethread anew, for a quarter of a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
