@@ -32,10 +32,12 @@ def limited(**limit: int) -> WorkerRules:
 
 
 class Counting(ScriptedModel):
-    """A model that takes a moment and knows how many asked it at once."""
+    """A model that takes a moment and knows how many asked it at once. It answers nobody before `together` have asked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
         super().__init__()
+        self._together = together
+        self._met = asyncio.Event()
         self.busy = False
         self.answers = 0
         self.began_with: list[tuple[int, int]] = []
@@ -49,6 +51,9 @@ class Counting(ScriptedModel):
         self.began_with.append((self.answers, self.open_streams))
         try:
             yield TextChunk("OK.")
+            if self.open_streams >= self._together:
+                self._met.set()
+            await self._met.wait()
             await asyncio.sleep(0.02)
             self.answers += 1
             yield RoundEnd(text="OK.", tool_requests=(), finish_reason="stop", usage=USAGE)
@@ -77,7 +82,7 @@ async def _all_succeeded(world: World, posts: list[Posted]) -> None:
 
 
 async def test_all_workers_together_ask_a_model_no_more_often_at_once_than_its_limit(start: Start) -> None:
-    model = Counting()
+    model = Counting(together=2)
     rules = limited(requests_at_once=2)
     async with start(model, worker_rules=rules) as one, start(model, worker_rules=rules) as other:
         posts = await _post_many(one, 12)
