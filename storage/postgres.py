@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, NotSupportedError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from core.errors import InvalidInput, StorageUnavailable
@@ -131,7 +131,8 @@ def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size:
     @event.listens_for(engine.sync_engine, "handle_error")
     def _on_error(context: ExceptionContext) -> None:
         state = getattr(context.original_exception, "sqlstate", None) or ""
-        if state.startswith(_SESSION_ENDED):
+        # After a change of the tables NotSupportedError tells that statements were prepared for the old ones.
+        if state.startswith(_SESSION_ENDED) or isinstance(context.sqlalchemy_exception, NotSupportedError):
             context.is_disconnect = True
 
     return engine

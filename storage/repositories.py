@@ -1,7 +1,7 @@
 """The core's repositories over one open transaction."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Double,
-    Insert,
     Integer,
     Select,
     Table,
@@ -29,12 +28,12 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.access import Principal
 from core.errors import NotFound
@@ -73,6 +72,7 @@ from core.ports import Draft, Lease, TaskFilter
 from core.usage import total
 from storage import schema
 from storage.engine import AnyConnection
+from storage.prepared import Prepared, among
 from storage.rows import dump, load
 from storage.sqlite import LONG
 
@@ -88,11 +88,16 @@ class Repository:
         self._connection = connection
         self._now = now
 
-    async def _one(self, kind: type[_T], query: Select[Any], **values: Any) -> _T | None:
-        row = (await self._connection.execute(query, values)).mappings().first()
-        return None if row is None else load(kind, row)
+    async def _run(self, statement: Prepared, **values: Any) -> list[Mapping[str, Any]]:
+        """The rows that it gives."""
+        return await statement.run(self._connection, values)
 
-    async def _all(self, kind: type[_T], query: Select[Any], **values: Any) -> list[_T]:
+    async def _one(self, kind: type[_T], query: Select[Any] | Prepared, **values: Any) -> _T | None:
+        return next(iter(await self._all(kind, query, **values)), None)
+
+    async def _all(self, kind: type[_T], query: Select[Any] | Prepared, **values: Any) -> list[_T]:
+        if isinstance(query, Prepared):
+            return await query.load(self._connection, kind, values)
         return [load(kind, row) for row in (await self._connection.execute(query, values)).mappings()]
 
     async def _search(self, kind: type[_T], query: Select[Any]) -> list[_T]:
@@ -100,14 +105,18 @@ class Repository:
         return [load(kind, row) for row in (await self._connection.execute(query, execution_options=LONG)).mappings()]
 
     async def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
-        await self._connection.execute(insert_into(table), rows)
+        await insert_into(table, *rows[0]).run_many(self._connection, rows)
 
     async def _add_if_new(self, table: Table, row: dict[str, Any]) -> bool:
         """False where its key is there already."""
-        return (await self._connection.execute(_insert_if_new(table, self._connection.dialect.name), row)).rowcount == 1
+        return bool(await self._run(_insert_if_new(table, self._connection.dialect.name, *row), **row))
 
-    async def _change(self, statement: Update, row_id: UUID, changes: dict[str, Any]) -> None:
-        await self._connection.execute(statement, {"row_id": row_id, **changes})
+    async def _change(self, table: Table, row_id: UUID, changes: dict[str, Any]) -> None:
+        await self._run(_change_of(table, *changes), row_id=row_id, **changes)
+
+    async def _change_many(self, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Rows with the same columns, each with its `row_id`."""
+        await _change_of(table, *(name for name in rows[0] if name != "row_id")).run_many(self._connection, rows)
 
     async def _upsert(self, table: Table, values: dict[str, Any]) -> None:
         keys = [column.name for column in table.primary_key]
@@ -116,17 +125,15 @@ class Repository:
         await self._connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
-# Building a statement costs as much as executing it, so those of a turn's way are built once. What an UPDATE sets comes with its values.
+@cache
+def insert_into(table: Table, *columns: str) -> Prepared:
+    return Prepared(insert(table), *columns)
 
 
 @cache
-def insert_into(table: Table) -> Insert:
-    return insert(table)
-
-
-@cache
-def _insert_if_new(table: Table, dialect: str) -> Insert:
-    return _insert_into(table, dialect).on_conflict_do_nothing()
+def _insert_if_new(table: Table, dialect: str, *columns: str) -> Prepared:
+    """Gives a row where it was new."""
+    return Prepared(_insert_into(table, dialect).on_conflict_do_nothing().returning(literal_column("1")), *columns)
 
 
 def _insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
@@ -135,19 +142,29 @@ def _insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Inser
 
 
 @cache
-def row_of(table: Table) -> Select[Any]:
+def row_of(table: Table) -> Prepared:
+    return Prepared(row_query(table))
+
+
+def row_query(table: Table) -> Select[Any]:
     return select(table).where(table.c.id == bindparam("row_id"))
 
 
 @cache
-def rows_where(column: Column[Any], *order: Column[Any]) -> Select[Any]:
-    """Those whose `column` is among `keys`."""
-    return select(column.table).where(column.in_(bindparam("keys", expanding=True))).order_by(*order)
+def rows_among(column: Column[Any], *order: Column[Any], leave_out: str = "") -> Prepared:
+    """Those whose `column` is among `keys`, in an order."""
+    columns = (each for each in column.table.c if each.name != leave_out)
+    return Prepared(select(*columns).where(among(column)).order_by(*order))
 
 
 @cache
-def change_of(table: Table) -> Update:
-    return update(table).where(table.c.id == bindparam("row_id"))
+def _change_of(table: Table, *columns: str) -> Prepared:
+    return Prepared(_update_of(table), *columns)
+
+
+def _update_of(table: Table) -> Update:
+    changed = update(table).where(table.c.id == bindparam("row_id"))
+    return changed.values(revision=table.c.revision + 1) if table is schema.messages else changed
 
 
 class Users(Repository):
@@ -172,7 +189,7 @@ class Users(Repository):
         return await self._all(User, found.order_by(table.c.id).limit(limit))
 
     async def hold(self, user_id: UUID) -> User | None:
-        return await self._one(User, row_of(schema.users).with_for_update(), row_id=user_id)
+        return await self._one(User, row_query(schema.users).with_for_update(), row_id=user_id)
 
     async def hold_admins(self) -> list[User]:
         table = schema.users
@@ -184,14 +201,14 @@ class Users(Repository):
         return found
 
     async def set_password(self, user_id: UUID, hashed: str, at: datetime) -> None:
-        await self._change(change_of(schema.users), user_id, {"password_hash": hashed, "password_set_at": at})
+        await self._change(schema.users, user_id, {"password_hash": hashed, "password_set_at": at})
 
     async def set_disabled(self, user_id: UUID, at: datetime | None) -> None:
-        await self._change(change_of(schema.users), user_id, {"disabled_at": at})
+        await self._change(schema.users, user_id, {"disabled_at": at})
 
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
-        found = await self._connection.execute(rows_where(schema.users.c.id), {"keys": list(user_ids)})
-        return {row.id: row.name for row in found}
+        found = await self._run(rows_among(schema.users.c.id), keys=user_ids) if user_ids else []
+        return {row["id"]: row["name"] for row in found}
 
 
 class Sessions(Repository):
@@ -306,7 +323,7 @@ class Tasks(Repository):
         return await self._one(Task, select(schema.tasks).where(schema.tasks.c.conversation_id == conversation_id))
 
     async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Task]:
-        return await self._all(Task, rows_where(schema.tasks.c.conversation_id), keys=list(conversation_ids))
+        return await self._all(Task, rows_among(schema.tasks.c.conversation_id), keys=conversation_ids)
 
     async def page(self, principal: Principal, where: TaskFilter, *, after: UUID | None, limit: int) -> list[Task]:
         query = _visible_tasks(principal).where(*_task_conditions(where))
@@ -361,19 +378,19 @@ class Conversations(Repository):
         return int((await self._connection.execute(query)).scalar_one())
 
     async def update(self, conversation_id: UUID, **changes: Any) -> None:
-        await self._change(change_of(schema.conversations), conversation_id, {"updated_at": self._now, **changes})
+        await self._change(schema.conversations, conversation_id, {"updated_at": self._now, **changes})
 
     async def say(self, messages: Mapping[UUID, str], status: AgentStatus) -> None:
         what = {"agent_status": status, "updated_at": self._now}
         rows = [{"row_id": each, "agent_status_message": message, **what} for each, message in messages.items()]
-        await self._connection.execute(change_of(schema.conversations), rows)
+        await self._change_many(schema.conversations, rows)
 
     async def take_seqs(self, conversation_id: UUID, number: int, **changes: Any) -> int:
-        values = {"row_id": conversation_id, "number": number, "updated_at": self._now, **changes}
-        after: int | None = (await self._connection.execute(_take_seqs(), values)).scalar_one_or_none()
-        if after is None:
+        values = {"number": number, "updated_at": self._now, **changes}
+        taken = await self._run(_take_seqs("updated_at", *changes), row_id=conversation_id, **values)
+        if not taken:
             raise NotFound(f"There is no conversation {conversation_id}.")
-        return after - number
+        return int(taken[0]["next_seq"]) - number
 
     async def add_member(self, conversation_id: UUID, user_id: UUID) -> None:
         await self._add_if_new(schema.conversation_members, {"conversation_id": conversation_id, "user_id": user_id})
@@ -386,8 +403,8 @@ class Conversations(Repository):
     async def members_of(self, conversation_ids: Collection[UUID]) -> dict[UUID, frozenset[UUID]]:
         column = schema.conversation_members.c.conversation_id
         members: defaultdict[UUID, set[UUID]] = defaultdict(set)
-        for row in await self._connection.execute(rows_where(column), {"keys": list(conversation_ids)}):
-            members[row.conversation_id].add(row.user_id)
+        for row in await self._run(rows_among(column), keys=conversation_ids):
+            members[row["conversation_id"]].add(row["user_id"])
         return {conversation_id: frozenset(users) for conversation_id, users in members.items()}
 
     async def delete(self, conversation_id: UUID) -> None:
@@ -413,18 +430,18 @@ class Messages(Repository):
         return await self._one(Message, row_of(schema.messages), row_id=message_id)
 
     async def of_ids(self, message_ids: Collection[UUID]) -> list[Message]:
-        return await self._all(Message, rows_where(schema.messages.c.id), keys=list(message_ids))
+        return await self._all(Message, rows_among(schema.messages.c.id), keys=message_ids)
 
     async def update(self, message_id: UUID, **changes: Any) -> None:
-        await self._change(_revision(), message_id, {"updated_at": self._now, **changes})
+        await self._change(schema.messages, message_id, {"updated_at": self._now, **changes})
 
     async def set_status(self, message_ids: Collection[UUID], status: MessageStatus) -> None:
         rows = [{"row_id": each, "status": status, "updated_at": self._now} for each in message_ids]
-        await self._connection.execute(_revision(), rows)
+        await self._change_many(schema.messages, rows)
 
     async def complete(self, message_id: UUID, reply_id: UUID, content: str, metadata: JSON) -> None:
         values = {"message": message_id, "reply": reply_id, "text": content, "about": metadata, "updated_at": self._now}
-        await self._connection.execute(_complete(), values)
+        await self._run(_complete(), **values)
 
     async def page(self, conversation_id: UUID, *, before: int | None = None, limit: int) -> list[Message]:
         table = schema.messages
@@ -488,7 +505,7 @@ class Summaries(Repository):
 class Attachments(Repository):
     async def add(self, attachment: Attachment, data: bytes) -> None:
         row = {**dump(attachment), "data": data}
-        await self._connection.execute(insert_into(schema.attachments), row, execution_options=LONG)
+        await self._connection.execute(insert(schema.attachments), row, execution_options=LONG)
 
     async def get(self, attachment_id: UUID) -> Attachment | None:
         return await self._one(Attachment, _but_data().where(schema.attachments.c.id == attachment_id))
@@ -502,7 +519,8 @@ class Attachments(Repository):
         return bytes((await self._connection.execute(query)).scalar_one())
 
     async def of_messages(self, message_ids: Collection[UUID]) -> list[Attachment]:
-        return await self._all(Attachment, _attachments(), keys=list(message_ids))
+        table = schema.attachments.c
+        return await self._all(Attachment, rows_among(table.message_id, table.id, leave_out="data"), keys=message_ids)
 
     async def remove_of_message(self, message_id: UUID) -> None:
         await self._connection.execute(delete(schema.attachments).where(schema.attachments.c.message_id == message_id))
@@ -516,8 +534,8 @@ class Steps(Repository):
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
         table = schema.steps.c
-        found = await self._connection.execute(rows_where(table.turn_id, table.turn_id, table.number), {"keys": list(turn_ids)})
-        return [self._load(row) for row in found.mappings()]
+        found = await self._run(rows_among(table.turn_id, table.turn_id, table.number), keys=turn_ids)
+        return [self._load(row) for row in found]
 
     @staticmethod
     def _load(row: Any) -> Step:
@@ -536,8 +554,8 @@ class ToolCalls(Repository):
 
     async def of_turns(self, turn_ids: Collection[UUID]) -> list[ToolCall]:
         table = schema.tool_calls.c
-        in_order = rows_where(table.turn_id, table.turn_id, table.step, table["index"])
-        return await self._all(ToolCall, in_order, keys=list(turn_ids))
+        in_order = rows_among(table.turn_id, table.turn_id, table.step, table["index"])
+        return await self._all(ToolCall, in_order, keys=turn_ids)
 
 
 class Approvals(Repository):
@@ -572,9 +590,8 @@ class Inbox(Repository):
         return None if row is None else InboxEntry(key=key, body_sha256=row["body_sha256"], result=row["result"])
 
     async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
-        found = await self._connection.execute(_nth_last_received(), {"user": user_id, "skipped": n - 1})
-        received: datetime | None = found.scalar_one_or_none()
-        return received
+        found = await self._run(_nth_last_received(), user=user_id, skipped=n - 1)
+        return found[0]["received_at"] if found else None
 
     @staticmethod
     def _is(key: InboxKey) -> ColumnElement[bool]:
@@ -672,18 +689,17 @@ class Workers(Repository):
 
 
 @cache
-def _session() -> Select[Any]:
-    return select(schema.sessions).where(schema.sessions.c.sha256 == bindparam("sha256"))
+def _session() -> Prepared:
+    return Prepared(select(schema.sessions).where(schema.sessions.c.sha256 == bindparam("sha256")))
 
 
-@cache
-def _conversation() -> Select[Any]:
+def _conversation_query() -> Select[Any]:
     return _conversations().where(schema.conversations.c.id == bindparam("row_id"))
 
 
 @cache
-def _readable_conversation() -> Select[Any]:
-    return _conversation().where(_readable_by(bindparam("reader", type_=Uuid)))
+def _conversation() -> Prepared:
+    return Prepared(_conversation_query())
 
 
 @cache
@@ -699,21 +715,22 @@ def _conversations_among() -> Select[Any]:
 
 
 @cache
-def _take_seqs() -> ReturningUpdate[Any]:
+def _readable_conversation() -> Prepared:
+    return Prepared(_conversation_query().where(_readable_by(bindparam("reader", type_=Uuid))))
+
+
+@cache
+def _take_seqs(*columns: str) -> Prepared:
     table = schema.conversations
-    return change_of(table).values(next_seq=table.c.next_seq + bindparam("number", type_=Integer)).returning(table.c.next_seq)
+    taken = _update_of(table).values(next_seq=table.c.next_seq + bindparam("number", type_=Integer))
+    return Prepared(taken.returning(table.c.next_seq), *columns)
 
 
 @cache
-def _revision() -> Update:
-    return change_of(schema.messages).values(revision=schema.messages.c.revision + 1)
-
-
-@cache
-def _complete() -> Update:
+def _complete() -> Prepared:
     table = schema.messages
     is_reply = table.c.id == bindparam("reply")
-    return (
+    return Prepared(
         update(table)
         .where(or_(is_reply, table.c.id == bindparam("message")))
         .values(
@@ -721,21 +738,16 @@ def _complete() -> Update:
             revision=table.c.revision + 1,
             content=case((is_reply, bindparam("text", type_=Text)), else_=table.c.content),
             metadata=case((is_reply, bindparam("about", type_=table.c.metadata.type)), else_=table.c.metadata),
-        )
+        ),
+        "updated_at",
     )
 
 
 @cache
-def _messages_since() -> Select[Any]:
+def _messages_since() -> Prepared:
     table = schema.messages
     of_conversation = (table.c.conversation_id == bindparam("conversation"), table.c.seq >= bindparam("first"))
-    return select(table).where(*of_conversation).order_by(table.c.seq)
-
-
-@cache
-def _attachments() -> Select[Any]:
-    table = schema.attachments
-    return _but_data().where(table.c.message_id.in_(bindparam("keys", expanding=True))).order_by(table.c.id)
+    return Prepared(select(table).where(*of_conversation).order_by(table.c.seq))
 
 
 def _but_data() -> Select[Any]:
@@ -743,10 +755,10 @@ def _but_data() -> Select[Any]:
 
 
 @cache
-def _nth_last_received() -> Select[Any]:
+def _nth_last_received() -> Prepared:
     table = schema.inbox.c
     of_user = select(table.received_at).where(table.user_id == bindparam("user"))
-    return of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1)
+    return Prepared(of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1))
 
 
 @cache
@@ -766,13 +778,13 @@ def _usage_by_model() -> Select[Any]:
 
 
 @cache
-def _pause() -> Select[Any]:
-    return select(schema.model_pauses).where(schema.model_pauses.c.model == bindparam("model"))
+def _pause() -> Prepared:
+    return Prepared(select(schema.model_pauses).where(schema.model_pauses.c.model == bindparam("model")))
 
 
 @cache
-def _pauses() -> Select[Any]:
-    return select(schema.model_pauses).order_by(schema.model_pauses.c.model).with_for_update()
+def _pauses() -> Prepared:
+    return Prepared(select(schema.model_pauses).order_by(schema.model_pauses.c.model).with_for_update())
 
 
 def _conversations() -> Select[Any]:

@@ -11,8 +11,7 @@ _T = TypeVar("_T")
 
 def load(kind: type[_T], row: Mapping[Any, Any]) -> _T:
     """A value of the dataclass `kind` from a row that has a column for each of its fields."""
-    converters = _converters(cast(Hashable, kind))
-    return kind(**{name: convert(row[name]) if convert and row[name] is not None else row[name] for name, convert in converters})
+    return kind(**{name: convert(row[name]) if convert else row[name] for name, convert in converters(cast(Hashable, kind))})
 
 
 def dump(value: Any, *leave_out: str) -> dict[str, Any]:
@@ -22,7 +21,8 @@ def dump(value: Any, *leave_out: str) -> dict[str, Any]:
 
 
 @cache
-def _converters(kind: Any) -> tuple[tuple[str, Any], ...]:
+def converters(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Of each field of the dataclass `kind` its name, and what its column's value goes through, None where it stays as it is."""
     return tuple((field.name, _converter(field.type)) for field in fields(kind))
 
 

@@ -7,7 +7,7 @@ docs/decisions/0006 tells. What may really wait goes to a thread: opening, commi
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -121,6 +121,7 @@ class SqliteConnection:
 
     def __init__(self, connection: Connection, threads: ThreadPoolExecutor, *, reads_only: bool) -> None:
         self._connection = connection
+        self._driver = _driver_of(connection)
         self._threads = threads
         self._reads_only = reads_only
         self.dialect = connection.dialect
@@ -134,11 +135,6 @@ class SqliteConnection:
             raise
         return SqliteTransaction(transaction, self._driver, self._threads)
 
-    @property
-    def _driver(self) -> sqlite3.Connection:
-        driver: Any = self._connection.connection.driver_connection
-        return cast(sqlite3.Connection, driver)
-
     @asynccontextmanager
     async def begin_nested(self) -> AsyncIterator[None]:
         with self._connection.begin_nested():
@@ -151,6 +147,13 @@ class SqliteConnection:
             work = partial(_fetched, self._connection, statement, parameters)
             return await _in_thread(self._threads, work, on_cancel=on_cancel)
         return self._connection.execute(statement, parameters)
+
+    def on_driver(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        """All rows of a statement that is neither long nor in need of SQLAlchemy."""
+        try:
+            return self._driver.execute(sql, arguments).fetchall()
+        except sqlite3.Error as error:
+            self._connection._handle_dbapi_exception(error, sql, None, None, None)
 
     async def exec_driver_sql(self, statement: str, parameters: Any = None) -> CursorResult[Any]:
         return self._connection.exec_driver_sql(statement, parameters)
@@ -189,6 +192,11 @@ class SqliteTransaction:
 
     async def rollback(self) -> None:
         self._transaction.rollback()
+
+
+def _driver_of(connection: Connection) -> sqlite3.Connection:
+    driver: Any = connection.connection.driver_connection
+    return cast(sqlite3.Connection, driver)
 
 
 def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: bool) -> None:

@@ -171,4 +171,4 @@ class Database:
             await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
         else:
             change = {"origin": self._process_id, "events": [to_json(event) for event in unit.events], "at": unit.now}
-            await connection.execute(repositories.insert_into(schema.changes), change)
+            await repositories.insert_into(schema.changes, *change).run(connection, change)
