@@ -7,9 +7,9 @@ docs/decisions/0006 tells. What may really wait goes to a thread: opening, commi
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -78,7 +78,7 @@ class SqliteEngine:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator["SqliteConnection"]:
-        await self._queue()
+        await acquired(self._free)
         try:
             if not self._engine.pool.checkedin():  # type: ignore[attr-defined]  # of a QueuePool, which this is
                 await _in_thread(self._threads, self._open)
@@ -102,13 +102,6 @@ class SqliteEngine:
     async def dispose(self) -> None:
         await _in_thread(self._threads, self._engine.dispose)
         self._threads.shutdown(wait=False)
-
-    async def _queue(self) -> None:
-        try:
-            async with asyncio.timeout(POOL_SECONDS):
-                await self._free.acquire()
-        except TimeoutError:
-            raise PoolTimeout from None
 
     def _open(self) -> None:
         """Leaves an open connection in the pool."""
@@ -134,6 +127,24 @@ class SqliteConnection:
             transaction.rollback()
             raise
         return SqliteTransaction(transaction, self._driver, self._threads)
+
+    @property
+    def in_transaction(self) -> bool:
+        """False also where SQLite rolled back by itself, as it does on a full disk."""
+        return self._driver.in_transaction
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Like `begin_nested`, at the cost of the two commands alone."""
+        self.on_driver("SAVEPOINT unit", ())
+        try:
+            yield
+            self.on_driver("RELEASE unit", ())
+        except BaseException:
+            if self.in_transaction:
+                self.on_driver("ROLLBACK TO unit", ())
+                self.on_driver("RELEASE unit", ())
+            raise
 
     @asynccontextmanager
     async def begin_nested(self) -> AsyncIterator[None]:
@@ -192,6 +203,16 @@ class SqliteTransaction:
 
     async def rollback(self) -> None:
         self._transaction.rollback()
+        self._driver.rollback()  # SQLAlchemy holds a transaction for ended whose commit failed; SQLite does not
+
+
+async def acquired(free: asyncio.Semaphore) -> None:
+    """Waits for a place; raises PoolTimeout where it takes too long."""
+    try:
+        async with asyncio.timeout(POOL_SECONDS):
+            await free.acquire()
+    except TimeoutError:
+        raise PoolTimeout from None
 
 
 def _driver_of(connection: Connection) -> sqlite3.Connection:

@@ -1,14 +1,14 @@
 """The database as the core sees it: transactions that carry the repositories and the events they report."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncTransaction
 
 from core.errors import StorageUnavailable
 from core.events import Lagged, StateEvent, to_json
@@ -17,9 +17,10 @@ from core.ports import Clock
 from storage import repositories, schema
 from storage.engine import AnyConnection, Engine
 from storage.failures import told_in_our_words
+from storage.group_commit import GroupCommit, known
 from storage.migrate import head
 from storage.payloads import NOTIFY, pack
-from storage.sqlite import LONG, SqliteTransaction
+from storage.sqlite import LONG, SqliteConnection, SqliteEngine
 from storage.turn_queue import TurnQueue
 
 INBOX_KEPT = timedelta(days=7)
@@ -92,26 +93,24 @@ class Database:
         self._live = live
         self._clock = clock
         self._process_id = process_id
+        if isinstance(writer, SqliteEngine):
+            self._together = GroupCommit(writer, last=self._store_events, told=self._publish)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[UnitOfWork]:
         with told_in_our_words():
             async with self._reader.begin() as connection:
-                yield UnitOfWork(connection, self._clock.now())
+                yield self._unit(connection)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[UnitOfWork]:
         with told_in_our_words():
-            async with self._writer.connect() as connection:
-                transaction = await connection.begin()
-                unit = UnitOfWork(connection, self._clock.now())
-                try:
+            if isinstance(self._writer, AsyncEngine):
+                async with self._alone(self._writer) as unit:
                     yield unit
-                    await self._announce(connection, unit)
-                except BaseException:
-                    await transaction.rollback()
-                    raise
-                await self._commit(transaction, unit)
+            else:
+                async with self._together.unit(self._unit) as unit:
+                    yield unit
 
     async def version(self) -> str:
         with told_in_our_words():
@@ -149,26 +148,46 @@ class Database:
         await self._reader.dispose()
         await self._writer.dispose()
 
-    async def _commit(self, transaction: AsyncTransaction | SqliteTransaction, unit: UnitOfWork) -> None:
+    def _unit(self, connection: AnyConnection) -> UnitOfWork:
+        return UnitOfWork(connection, self._clock.now())
+
+    # --- SQLite ---
+
+    async def _store_events(self, connection: SqliteConnection, units: Sequence[UnitOfWork]) -> None:
+        """For other processes to read."""
+        events = [to_json(event) for unit in units for event in unit.events]
+        if events:
+            change = {"origin": self._process_id, "events": events, "at": units[-1].now}
+            await repositories.insert_into(schema.changes, *change).run(connection, change)
+
+    def _publish(self, committed: Sequence[UnitOfWork] | None) -> None:
+        """None: whether it was committed is unknown."""
+        if committed is None:
+            self._live.publish(Lagged())
+        else:
+            self._live.publish(*(event for unit in committed for event in unit.events))
+
+    # --- PostgreSQL ---
+
+    @asynccontextmanager
+    async def _alone(self, engine: AsyncEngine) -> AsyncIterator[UnitOfWork]:
+        """Committed by itself: together with others it would hold their rows longer, and wait for rows that others hold."""
+        async with engine.connect() as connection:
+            transaction = await connection.begin()
+            unit = self._unit(connection)
+            try:
+                yield unit
+                if unit.events:
+                    await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await self._commit(transaction, unit)
+
+    async def _commit(self, transaction: AsyncTransaction, unit: UnitOfWork) -> None:
         """Commits and publishes. Cancellations in between wait: what is stored must also be told."""
         commit = asyncio.ensure_future(transaction.commit())
         try:
-            await asyncio.shield(commit)
+            await known(commit)
         finally:
-            while not commit.done():
-                with suppress(asyncio.CancelledError):  # the second one; the first is on its way
-                    await asyncio.wait({commit})
-            if not commit.cancelled() and commit.exception() is None:
-                self._live.publish(*unit.events)
-            else:
-                self._live.publish(Lagged())  # whether it was committed is unknown
-
-    async def _announce(self, connection: AnyConnection, unit: UnitOfWork) -> None:
-        """Lets the other processes know, when it is committed."""
-        if not unit.events:
-            return
-        if connection.dialect.name == "postgresql":
-            await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
-        else:
-            change = {"origin": self._process_id, "events": [to_json(event) for event in unit.events], "at": unit.now}
-            await repositories.insert_into(schema.changes, *change).run(connection, change)
+            self._publish([unit] if not commit.cancelled() and commit.exception() is None else None)
