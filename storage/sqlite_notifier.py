@@ -3,12 +3,13 @@
 import asyncio
 import sqlite3
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import aiosqlite
 import structlog
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import bindparam, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.events import Event, Lagged, TextDelta, from_json
@@ -18,6 +19,7 @@ from core.models import TurnStatus
 from core.text import utf16_len
 from storage import schema
 from storage.engine import Engine
+from storage.prepared import Prepared, Row
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 1.0
@@ -64,20 +66,18 @@ class SqliteNotifier:
 
     async def _catch_up(self) -> None:
         while rows := await self._read_changes():
-            if rows[0].id != self._last_id + 1:
-                _log.warning("notifier.lagged", missed=rows[0].id - self._last_id - 1)
+            if rows[0]["id"] != self._last_id + 1:
+                _log.warning("notifier.lagged", missed=rows[0]["id"] - self._last_id - 1)
                 self._live.publish(Lagged())
-            self._last_id = rows[-1].id
-            self._live.publish(*(_event(stored) for row in rows for stored in row.events or ()))
+            self._last_id = rows[-1]["id"]
+            self._live.publish(*(_event(stored) for row in rows for stored in row["events"] or ()))
+            if len(rows) < _BATCH:
+                break
         await self._follow_drafts(self._live.followed)
 
-    async def _read_changes(self) -> list[Row[Any]]:
-        """The events of this process's own changes are left out: it published them itself."""
-        change = schema.changes.c
-        of_others = case((change.origin != self._process_id, change.events)).label("events")
-        query = select(change.id, of_others).where(change.id > self._last_id).order_by(change.id).limit(_BATCH)
+    async def _read_changes(self) -> list[Row]:
         async with self._reader.begin() as connection:
-            return list(await connection.execute(query))
+            return await _changes().run(connection, {"here": self._process_id, "seen": self._last_id})
 
     async def _follow_drafts(self, conversations: Collection[UUID]) -> None:
         if not conversations:
@@ -113,6 +113,14 @@ class SqliteNotifier:
             offset=utf16_len(kept),
             text=row.content[len(kept) :],
         )
+
+
+@cache
+def _changes() -> Prepared:
+    """The events of a process's own changes are left out: it published them itself."""
+    change = schema.changes.c
+    of_others = case((change.origin != bindparam("here"), change.events)).label("events")
+    return Prepared(select(change.id, of_others).where(change.id > bindparam("seen")).order_by(change.id).limit(_BATCH))
 
 
 def _event(stored: dict[str, Any]) -> Event:
