@@ -24,8 +24,15 @@ def to_file(path: Path, log_format: Literal["console", "json"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     logging.captureWarnings(capture=True)
     logging.raiseExceptions = False  # a full disk must not be told on the screen, once for each entry
-    handler = RotatingFileHandler(path, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8", delay=True)
+    handler = _File(path, maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT, encoding="utf-8", delay=True)
     _configure(handler, log_format, colors=False)
+
+
+class _File(RotatingFileHandler):
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802  # as the standard library names it
+        """Goes by what is in the file: the standard one formats every entry a second time, to know beforehand."""
+        self.stream = self.stream or self._open()
+        return self.stream.tell() >= self.maxBytes
 
 
 def _place_instead_of_traceback(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
