@@ -30,6 +30,8 @@ from core.turns import ClaimRules
 
 CLAIM_AT_MOST = 10
 """Turns in one transaction: many for speed, few enough for other machines to get some."""
+GATHER_SECONDS = 0.02
+"""So long after a claim that took something the next one waits, and takes what came meanwhile in one transaction."""
 EXPECTED_BACK = timedelta(minutes=10)
 """So long turns wait for a worker that could ask their model, after it was last seen. Then anybody takes them, to say what is missing."""
 _log = structlog.get_logger()
@@ -84,6 +86,7 @@ class Worker:
         self._isolated_run = isolated_run
         self._isolated: asyncio.Task[None] | None = None
         self._look_at = 0.0
+        self._claim_at = 0.0
         # Suspects one by one: what one of them dies of must not count against another.
         self._slots = 1 if rules.suspects_only else rules.concurrency
         self._running: dict[UUID, _Running] = {}
@@ -141,11 +144,12 @@ class Worker:
                 await asyncio.sleep(self._rules.poll_seconds)
 
     async def _woken(self) -> None:
-        """Waits for an announced turn, for a while."""
+        """Waits for an announced turn, for a while, and where one was claimed just now, for those that follow."""
         # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that meets the event.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._rules.poll_seconds):
                 await self._wake.wait()
+        await asyncio.sleep(max(0.0, self._claim_at - time.monotonic()))
 
     async def _claim(self, limit: int) -> bool:
         """Begins to answer what can be answered, `limit` turns at most. Whether there may be more."""
@@ -165,6 +169,8 @@ class Worker:
             ids = {"turn_id": str(turn.id), "conversation_id": str(turn.conversation_id)}
             _log.info("turn.claimed", **ids, model=turn.model, failures=turn.failures, rescues=turn.rescues)
             self._start(turn)
+        if claimed.turns:
+            self._claim_at = time.monotonic() + GATHER_SECONDS
         return claimed.more
 
     async def _let_go(self) -> None:
