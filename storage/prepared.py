@@ -39,13 +39,13 @@ class Prepared:
     async def run(self, connection: AnyConnection, values: Row) -> list[Row]:
         """The rows that it gives, where it gives any."""
         compiled = self._compiled(connection.dialect)
-        found = await _on_driver(connection, compiled.sql, compiled.arguments(values))
+        found = await on_driver(connection, compiled.sql, compiled.arguments(values))
         return [compiled.row(each) for each in found]
 
     async def load(self, connection: AnyConnection, kind: type[_T], values: Row) -> list[_T]:
         """The rows as values of the dataclass `kind`, which has a field for each column."""
         compiled = self._compiled(connection.dialect)
-        found = await _on_driver(connection, compiled.sql, compiled.arguments(values))
+        found = await on_driver(connection, compiled.sql, compiled.arguments(values))
         return [compiled.value(kind, each) for each in found]
 
     async def run_many(self, connection: AnyConnection, rows: Sequence[Row]) -> None:
@@ -124,7 +124,8 @@ def _cleaned(text: str | None) -> str | None:
     return None if text is None else clean(text)
 
 
-async def _on_driver(connection: AnyConnection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+async def on_driver(connection: AnyConnection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    """The rows of a statement in the driver's own words, if it gives any."""
     if isinstance(connection, SqliteConnection):
         return connection.on_driver(sql, arguments)
     cursor = _cursor(connection)

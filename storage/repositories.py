@@ -104,8 +104,8 @@ class Repository:
         """Like `_all`, for what may go through much of the database."""
         return [load(kind, row) for row in (await self._connection.execute(query, execution_options=LONG)).mappings()]
 
-    async def _insert(self, table: Table, *rows: dict[str, Any]) -> None:
-        await insert_into(table, *rows[0]).run_many(self._connection, rows)
+    async def _insert(self, table: Table, row: dict[str, Any]) -> None:
+        await self._run(insert_into(table, *row), **row)
 
     async def _add_if_new(self, table: Table, row: dict[str, Any]) -> bool:
         """False where its key is there already."""
@@ -424,7 +424,8 @@ class Conversations(Repository):
 
 class Messages(Repository):
     async def add(self, *messages: Message) -> None:
-        await self._insert(schema.messages, *(dump(message) for message in messages))
+        rows = [dump(message) for message in messages]
+        await insert_into(schema.messages, *rows[0]).run_many(self._connection, rows)
 
     async def get(self, message_id: UUID) -> Message | None:
         return await self._one(Message, row_of(schema.messages), row_id=message_id)

@@ -16,7 +16,7 @@ def load(kind: type[_T], row: Mapping[Any, Any]) -> _T:
 
 def dump(value: Any, *leave_out: str) -> dict[str, Any]:
     """The columns of a dataclass value."""
-    columns = {field.name: getattr(value, field.name) for field in fields(value) if field.name not in leave_out}
+    columns = {name: getattr(value, name) for name, _ in converters(cast(Hashable, type(value))) if name not in leave_out}
     return {name: sorted(content) if isinstance(content, frozenset) else content for name, content in columns.items()}
 
 

@@ -20,6 +20,7 @@ from storage.failures import told_in_our_words
 from storage.group_commit import GroupCommit, known
 from storage.migrate import head
 from storage.payloads import NOTIFY, pack
+from storage.prepared import on_driver
 from storage.sqlite import LONG, SqliteConnection, SqliteEngine
 from storage.turn_queue import TurnQueue
 
@@ -178,7 +179,7 @@ class Database:
             try:
                 yield unit
                 if unit.events:
-                    await connection.exec_driver_sql(NOTIFY, (pack(self._process_id, unit.events),))
+                    await on_driver(connection, NOTIFY, (pack(self._process_id, unit.events),))
             except BaseException:
                 await transaction.rollback()
                 raise
