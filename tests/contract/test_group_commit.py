@@ -39,7 +39,7 @@ class Subject:
     async def store(self, name: str, *, size: int = 1, error: Exception | None = None) -> None:
         async with self.storage.write() as uow:
             await uow.projects.update(self.project.id, instructions=name * size)
-            uow.emit(ConversationDeleted(conversation_id=self.project.id))
+            uow.emit(ConversationDeleted(conversation_id=self.project.id, readers=None))
             await uow.projects.update(self.project.id, name=name)
             if error:
                 raise error
@@ -125,7 +125,7 @@ async def test_who_is_cancelled_while_it_is_committed_has_stored_it(subject: Sub
         async with asyncio.timeout(5):
             with pytest.raises(asyncio.CancelledError):
                 await storing
-        assert events.waiting() == [ConversationDeleted(conversation_id=subject.project.id)]
+        assert events.waiting() == [ConversationDeleted(conversation_id=subject.project.id, readers=None)]
     assert await subject.name() == "a"
 
 
