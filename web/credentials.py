@@ -23,7 +23,9 @@ _AUDIENCE = "onethread-api"
 _ISSUER = "onethread"
 _PASSWORD = "password_set_at"  # noqa: S105  # a claim's name
 _TOKEN = HTTPBearer(scheme_name="token", auto_error=False, description="A personal token (`ot_...`), or one of POST /api/auth/token.")
-_SESSION = APIKeyCookie(name="sid", scheme_name="session", auto_error=False, description="A browser's, after it signed in at /login.")
+_SESSION = APIKeyCookie(
+    name="onethread_sid", scheme_name="session", auto_error=False, description="A browser's, after it signed in at /login."
+)
 """These two describe; `principal_of` decides."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -78,7 +80,7 @@ def check_same_site(connection: HTTPConnection) -> None:
 
 def cookie_name(rules: WebRules) -> str:
     """By the prefix a browser knows that the cookie came from this host, over https."""
-    return "__Host-sid" if rules.secure else "sid"
+    return "__Host-onethread_sid" if rules.secure else "onethread_sid"
 
 
 def give_cookie(response: Response, secret: str, rules: WebRules) -> None:

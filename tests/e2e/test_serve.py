@@ -44,7 +44,7 @@ class Served:
 
     @property
     def cookie(self) -> dict[str, str]:
-        return {"Cookie": f"sid={self.browser.cookies['sid']}", "Origin": self.url}
+        return {"Cookie": f"onethread_sid={self.browser.cookies['onethread_sid']}", "Origin": self.url}
 
     async def ask(self, message: str) -> Frame:
         """Posts it in a new chat, and does not wait for the answer."""
@@ -192,7 +192,11 @@ async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Pa
     assert code == 0
     assert {entry.stat().st_mode & 0o077 for entry in os.scandir(data_dir)} == {0}
     log = site.log.read_text(encoding="utf-8")
-    secrets = [site.link.partition("code=")[2], site.browser.cookies["sid"], (data_dir / "secret_key").read_text(encoding="ascii")]
+    secrets = [
+        site.link.partition("code=")[2],
+        site.browser.cookies["onethread_sid"],
+        (data_dir / "secret_key").read_text(encoding="ascii"),
+    ]
     assert not [secret for secret in (*secrets, "count to 3", "1 2 3") if secret in log]
     (message,), (claimed,) = site.entries("message.posted"), site.entries("turn.claimed")
     assert message["turn_id"] == claimed["turn_id"] == chat.json()["turn_id"]
@@ -241,7 +245,7 @@ async def test_stopped_server_hands_its_turn_to_another_on_the_same_file(data_di
         taken_over = other.entries("turn.claimed")
 
     assert code == 0
-    assert (one.browser.cookies["sid"] == two.browser.cookies["sid"]) is False
+    assert (one.browser.cookies["onethread_sid"] == two.browser.cookies["onethread_sid"]) is False
     assert [entry["turn_id"] for entry in taken_over] == [asked["turn_id"]]
     assert reader.text.endswith(counted_to(200))
     assert reader.close_codes in ([1012], [])

@@ -128,7 +128,7 @@ async def test_log_of_requests_tells_neither_paths_nor_queries_nor_credentials(s
     with logged() as entries:
         await site.client.get("/login?code=a-one-time-code")
         await site.client.get("/a-pasted-secret")
-        await site.client.get("/api/users", headers={"Authorization": "Bearer ot_wrong-token", "Cookie": "sid=a-cookie"})
+        await site.client.get("/api/users", headers={"Authorization": "Bearer ot_wrong-token", "Cookie": "onethread_sid=a-cookie"})
 
     told = json.dumps(entries, default=str)
     assert [entry["route"] for entry in those(entries, "request.served")] == ["/login", "(none)", "/api/users"]

@@ -105,18 +105,18 @@ async def test_a_browser_signs_in_stays_so_and_signs_out(site: Site, kim: User) 
         assert "onethread token create NAME --user kim" in home.text
         assert (await page.visit("/login")).headers["location"] == "/"
 
-        secret = page.cookies["sid"]
+        secret = page.cookies["onethread_sid"]
         left = await page.submit("/logout")
         assert (left.status_code, left.headers["location"]) == (303, "/login")
-        assert "sid" not in page.cookies
-        page.cookies.set("sid", secret)
+        assert "onethread_sid" not in page.cookies
+        page.cookies.set("onethread_sid", secret)
         assert await page.name() is None
 
 
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site: Site, kim: User) -> None:
     async with browser(site) as page:
         cookie = cookie_of(await page.sign_in())
-    assert cookie.key == "sid"
+    assert cookie.key == "onethread_sid"
     assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["domain"]) == (True, "lax", "/", "")
     assert (cookie["secure"], cookie["max-age"]) == ("", str(14 * 86_400))
 
@@ -125,11 +125,11 @@ async def test_over_https_the_cookie_is_bound_to_this_host(world: World) -> None
     await person(world, "kim")
     async with site_of(world, public_url="https://onethread.example") as site, browser(site) as page:
         cookie = cookie_of(await page.sign_in())
-        assert cookie.key == "__Host-sid"
+        assert cookie.key == "__Host-onethread_sid"
         assert (cookie["secure"], cookie["httponly"], cookie["path"], cookie["domain"]) == (True, True, "/", "")
-        sent = await page.post("/logout", headers={**FROM_OUR_PAGE, "Cookie": f"__Host-sid={cookie.value}"})
+        sent = await page.post("/logout", headers={**FROM_OUR_PAGE, "Cookie": f"__Host-onethread_sid={cookie.value}"})
         left = cookie_of(sent)
-        assert (left.key, left.value, left["secure"], left["path"]) == ("__Host-sid", "", True, "/")
+        assert (left.key, left.value, left["secure"], left["path"]) == ("__Host-onethread_sid", "", True, "/")
 
 
 async def test_whatever_is_wrong_the_form_comes_again_with_the_same_sentence(site: Site, kim: User) -> None:
@@ -160,13 +160,13 @@ async def test_signing_in_makes_a_new_session_and_ends_the_one_before(site: Site
     """A cookie that somebody planted, or still knows, must not become theirs."""
     async with browser(site) as page, browser(site) as other:
         await page.sign_in()
-        known = page.cookies["sid"]
+        known = page.cookies["onethread_sid"]
         await page.sign_in()
-        other.cookies.set("sid", known)
+        other.cookies.set("onethread_sid", known)
         assert (await page.name(), await other.name()) == ("kim", None)
 
     async with browser(site) as page:
-        page.cookies.set("sid", "planted")
+        page.cookies.set("onethread_sid", "planted")
         cookie = cookie_of(await page.sign_in())
         assert cookie.value not in ("planted", known)
         assert len(cookie.value) == 43
@@ -223,7 +223,7 @@ BAD_PATHS = [
     "/login?code=x",
     "/welcome?code=x",
     "/logout",
-    "/\\\r\nSet-Cookie: sid=planted",
+    "/\\\r\nSet-Cookie: onethread_sid=planted",
     "",
 ]
 
@@ -427,7 +427,7 @@ async def test_no_secret_reaches_the_log(site: Site, kim: User) -> None:
             await page.submit("/welcome", code=code, password="another password")
             await page.visit("/welcome", params={"code": code})
             await page.visit("/login", params={"code": entry})
-            secret = page.cookies["sid"]
+            secret = page.cookies["onethread_sid"]
             token = (await page.post("/api/auth/token", json={"name": "kim", "password": "another password"})).json()["access_token"]
             made = (await page.post("/api/tokens", json={"name": "ci"}, headers=FROM_OUR_PAGE)).json()["secret"]
     lines = str(logged)

@@ -79,7 +79,9 @@ async def test_our_own_page_and_the_public_address_may_connect(world: World) -> 
                 assert await ask(socket, {"event": "ping"}) == {"status": "ok", "response": {}}
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer ot_wrong"}, {"Authorization": "Basic eDp5"}, {"Cookie": "sid=wrong"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer ot_wrong"}, {"Authorization": "Basic eDp5"}, {"Cookie": "onethread_sid=wrong"}]
+)
 async def test_who_is_not_signed_in_is_let_in_and_told_so_by_the_close_code(site: Site, headers: dict[str, str]) -> None:
     async with connect(f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers=headers) as socket:
         assert await closed(socket) == 4401
@@ -90,7 +92,7 @@ async def test_a_browsers_session_is_enough(site: Site) -> None:
     user = await user_of(site, site.world.admin)
     secret = await site.world.write(lambda uow: identity.open_session(uow, user))
     async with connect(
-        f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers={"Cookie": f"sid={secret}"}, origin=Origin(site.url)
+        f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers={"Cookie": f"onethread_sid={secret}"}, origin=Origin(site.url)
     ) as socket:
         assert (await ask(socket, {"event": "ping"}))["status"] == "ok"
 
@@ -120,7 +122,7 @@ async def test_who_signs_out_loses_the_living_connection(world: World) -> None:
     async with site_of(world, recheck_seconds=0.02) as site:
         user = await user_of(site, world.admin)
         secret = await world.write(lambda uow: identity.open_session(uow, user))
-        async with connect(f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers={"Cookie": f"sid={secret}"}) as socket:
+        async with connect(f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers={"Cookie": f"onethread_sid={secret}"}) as socket:
             assert (await ask(socket, {"event": "ping"}))["status"] == "ok"
             await world.write(lambda uow: identity.close_session(uow, secret))
             assert await closed(socket) == 4401

@@ -400,7 +400,9 @@ async def slow_reader(site: Site, topic: str) -> AsyncIterator[ClientConnection]
     plain.connect((host, int(port)))
     plain.setblocking(False)
     headers = {"Authorization": f"Bearer {await site.token(site.world.admin)}"}
-    async with connect(f"ws://{host}:{port}/ws", sock=plain, additional_headers=headers, max_queue=1, max_size=None) as found:
+    async with connect(
+        f"ws://{host}:{port}/ws", sock=plain, additional_headers=headers, max_queue=1, max_size=None, close_timeout=0.1
+    ) as found:
         await found.send(json.dumps({"topic": topic, "event": "join"}))
         await found.recv()
         yield found
