@@ -30,13 +30,12 @@ from core.models import LinkPurpose
 from onethread.bootstrap import App, working
 from onethread.settings import Settings
 from web.app import web_app
+from web.frames import MAX_FRAME_BYTES
 from web.passwords import Argon2
 from web.services import MIN_SECRET, Services, WebRules
 
 SIGN_IN_LIFETIME = timedelta(days=1)
 """Of the link that is printed at the start."""
-MAX_FRAME_BYTES = 64 * 1024
-"""Of one WebSocket message that a client sends."""
 PING_SECONDS = 20.0
 SHUTDOWN_SECONDS = 4
 """How long answers that are on their way may take at the end; then the worker hands back. `docker stop` kills after 10."""

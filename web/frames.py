@@ -19,7 +19,7 @@ from core.text import clean, clip
 from web.parameters import inbox_key
 from web.schemas import MAX_INTEGER, Received
 
-MAX_FRAME_BYTES: Final = 64 * 1024
+MAX_FRAME_BYTES: Final = 128 * 1024
 """Of what a client sends: a message of 10,000 characters fits, however it is written."""
 SOURCE: Final = "web"
 """Where messages come from that were posted here."""

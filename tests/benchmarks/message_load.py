@@ -1,25 +1,28 @@
 """A thousand messages a minute.
 
-For three minutes a hundred people write into a hundred conversations, each into their own, a message every 60 ms in all, whether
-or not the ones before are stored; a worker with a model that needs no time answers by repeating what was said. The figure is how
-long a post takes, from the moment when it is due to the moment when it is stored, at the 95th percentile. The reference is a bare
-commit on the same database, measured before and after. Afterwards every conversation is read: each question must be there once,
-in the order of posting, with its own answer.
+For three minutes a hundred people write into a hundred conversations over HTTP, each into their own, a message every 60 ms in all,
+whether or not the ones before are stored. They are a process of their own; the server's has a worker too, with a model that needs no
+time and answers by repeating what was said. The figure is how long a post takes, from the moment when it is due to the moment when
+the answer that it is stored has come, at the 95th percentile. The reference is a bare commit on the same database, measured before
+and after. Afterwards every conversation is read: each question must be there once, in the order of posting, with its own answer.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 from uuid import UUID
 
+import httpx
+
 from core import identity
-from core.access import Principal
 from core.models import MessageStatus
 from onethread.bootstrap import App, working
 from tests.benchmarks.databases import on_each
 from tests.benchmarks.figures import Comparison, Figure, Reference, Result, Target, percentile95
-from tests.benchmarks.subject import InstantModel, bare_commits_per_second, ended, new_conversations, onethread, post
+from tests.benchmarks.serving import clients, plan, say, served, token_of
+from tests.benchmarks.subject import InstantModel, bare_commits_per_second, ended, new_conversations, onethread
 
 PEOPLE = 100
 MESSAGES_PER_MINUTE = 1_000
@@ -44,10 +47,10 @@ async def measure(size: Size) -> Sequence[Result]:
         async with onethread(url, model=InstantModel()) as app:
             before = await bare_commits_per_second(app, COMMITS)
             places = [await _place(app, number) for number in range(PEOPLE)]
-            async with working(app):
-                seconds, failed = await _load(app, places, size.messages)
+            async with working(app), served(app) as address:
+                seconds, failed = await _load(app, address, places, size.messages)
             commit = mean(1000 / rate for rate in (before, await bare_commits_per_second(app, COMMITS)))
-            wrong = sum([await _wrong(app, *place, size.messages) for place in enumerate(places)])
+            wrong = sum([await _wrong(app, number, place, size.messages) for number, place in enumerate(places)])
         return _figures(database, size, seconds, commit, failed + wrong)
 
     return await on_each("a thousand messages a minute", on_database)
@@ -73,30 +76,25 @@ def _figures(database: str, size: Size, seconds: list[float], commit: float, wro
     ]
 
 
-Place = tuple[Principal, UUID]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    conversation_id: UUID
+    token: str
 
 
-async def _place(app: App, number: int) -> Place:
+async def _place(app: App, number: int) -> _Place:
     async with app.storage.write() as uow:
-        person = identity.principal_of(await identity.add_user(uow, f"person-{number}"))
-    (conversation_id,) = await new_conversations(app, person, 1)
-    return person, conversation_id
+        person = await identity.add_user(uow, f"person-{number}")
+    (conversation_id,) = await new_conversations(app, identity.principal_of(person), 1)
+    return _Place(conversation_id=conversation_id, token=await token_of(app, person))
 
 
-async def _load(app: App, places: list[Place], messages: int) -> tuple[list[float], int]:
+async def _load(app: App, address: str, places: Sequence[_Place], messages: int) -> tuple[list[float], int]:
     """Seconds that each post took, and how many failed. Returns when all are answered."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-
-    async def one(number: int) -> float:
-        due = began + number * 60 / MESSAGES_PER_MINUTE
-        await asyncio.sleep(due - loop.time())
-        await post(app, *places[number % len(places)], _text(number))
-        return loop.time() - due
-
+    people = [{"conversation_id": str(place.conversation_id), "token": place.token} for place in places]
     with app.live.subscribe(size=1_000_000) as events:
-        outcomes = await asyncio.gather(*(one(number) for number in range(messages)), return_exceptions=True)
-        took = [each for each in outcomes if isinstance(each, float)]
+        async with clients("tests.benchmarks.message_load", {"address": address, "people": people, "messages": messages}) as writing:
+            took: list[float] = await writing.said()
         async with asyncio.timeout(300):
             await ended(events, len(took))
     return took, messages - len(took)
@@ -106,10 +104,37 @@ def _text(number: int) -> str:
     return f"Message {number}"
 
 
-async def _wrong(app: App, number: int, place: Place, messages: int) -> int:
+async def _wrong(app: App, number: int, place: _Place, messages: int) -> int:
     """How many messages of a conversation are not what and where they should be."""
     expected = [(seq, _text(each)) for seq, each in enumerate(sorted([*range(number, messages, PEOPLE)] * 2), start=1)]
     async with app.storage.read() as uow:
-        stored = await uow.messages.since(place[1], 1)
+        stored = await uow.messages.since(place.conversation_id, 1)
     found = [(message.seq, message.content) for message in stored if message.status is MessageStatus.COMPLETED]
     return len(set(expected) ^ set(found))
+
+
+# --- the people, in a process of their own ---------------------------------------------------------------------------
+
+
+async def _write_all(plan: dict[str, Any]) -> list[float]:
+    """Seconds that each post took that was accepted."""
+    loop = asyncio.get_running_loop()
+    limits = httpx.Limits(max_connections=len(plan["people"]))
+    async with httpx.AsyncClient(base_url=f"http://{plan['address']}", limits=limits, timeout=60) as client:
+        began = loop.time() + 1
+
+        async def one(number: int) -> float:
+            person = plan["people"][number % len(plan["people"])]
+            headers = {"Authorization": f"Bearer {person['token']}", "Prefer": "respond-async", "Idempotency-Key": str(number)}
+            due = began + number * 60 / MESSAGES_PER_MINUTE
+            await asyncio.sleep(due - loop.time())
+            message = {"message": _text(number), "conversation_id": person["conversation_id"]}
+            (await client.post("/api/chat", json=message, headers=headers)).raise_for_status()
+            return loop.time() - due
+
+        outcomes = await asyncio.gather(*(one(number) for number in range(plan["messages"])), return_exceptions=True)
+    return [each for each in outcomes if isinstance(each, float)]
+
+
+if __name__ == "__main__":
+    say(asyncio.run(_write_all(plan())))

@@ -12,36 +12,26 @@ WebSockets by the same server program.
 
 import asyncio
 import json
-import socket
-import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import uvicorn
-
-from core import identity
 from core.access import Principal
 from core.ids import new_id
 from core.llm.client import load
 from core.ports import ModelRequest, RoundEnd, TextChunk
 from onethread.bootstrap import App, working
-from onethread.serve import services_of
 from tests.benchmarks.databases import sqlite
 from tests.benchmarks.figures import Comparison, Figure, Reference, Result, Target, percentile95
+from tests.benchmarks.serving import Clients, clients, plan, say, served, token_of
 from tests.benchmarks.stamps import stamp
 from tests.benchmarks.subject import NO_USAGE, ended, new_conversations, onethread, post
-from web.app import web_app
-from web.services import WebRules
 
 WORDS_PER_SECOND = 50
 DELTAS_PER_SECOND = 20
-_ROOT = Path(__file__).parents[2]
-_SECRET_KEY = "only for measuring: nobody may know"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +83,12 @@ class InstantWords:
 async def measure(size: Size) -> Sequence[Result]:
     await asyncio.to_thread(load)  # as in every worker: litellm's objects burden the garbage collector
     words = int(size.seconds * WORDS_PER_SECOND)
-    async with sqlite() as url, onethread(url, model=InstantWords(words)) as app, working(app), served(app) as address:
-        site = _Site(app=app, principal=await app.principal(), address=address, token=await _token(app))
-        nobody, fewer = [await _heard(site, count, 0) for count in (size.sessions, size.shared)]
-        single, shared = await _heard(site, size.sessions, 1), await _heard(site, size.shared, 5)
-    bare = [await _bare(size, sessions) for sessions in (size.sessions, size.shared * 5)]
+    async with sqlite() as url, onethread(url, model=InstantWords(words)) as app, working(app):
+        async with served(app) as address:
+            site = _Site(app=app, principal=await app.principal(), address=address, token=await token_of(app, await app.person()))
+            nobody, fewer = [await _heard(site, count, 0) for count in (size.sessions, size.shared)]
+            single, shared = await _heard(site, size.sessions, 1), await _heard(site, size.shared, 5)
+        bare = [await _bare(app, size, sessions) for sessions in (size.sessions, size.shared * 5)]
     return [
         *_figures(f"{size.sessions} sessions", single, nobody, bare[0], size.sessions * words),
         *_figures(f"{size.shared} conversations with 5 clients each", shared, fewer, bare[1], size.shared * 5 * words),
@@ -132,38 +123,6 @@ def _figures(name: str, heard: Heard, nobody: Heard, bare: Heard, words: int) ->
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def served(app: App) -> AsyncIterator[str]:
-    """Serves Onethread's web surface until the block ends; gives its address."""
-    rules = WebRules(public_url="http://127.0.0.1", hosts=frozenset({"127.0.0.1"}), secret_key=_SECRET_KEY)
-    async with _served(web_app(services_of(app, rules))) as address:
-        yield address
-
-
-@asynccontextmanager
-async def _served(app: Any) -> AsyncIterator[str]:
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=2, ws="websockets-sansio", ws_per_message_deflate=False
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server._serve([listening]), name="uvicorn")  # `serve` would take over the signals
-    try:
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        yield f"ws://127.0.0.1:{listening.getsockname()[1]}/ws"
-    finally:
-        server.should_exit = True
-        await serving
-
-
-async def _token(app: App) -> str:
-    async with app.storage.write() as uow:
-        user = await identity.local_admin(uow)
-        return (await identity.create_token(uow, user, "bench", scopes=identity.USUAL_SCOPES, lifetime=None))[1]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Site:
     app: App
@@ -176,26 +135,29 @@ async def _heard(site: _Site, conversations: int, followers: int) -> Heard:
     """Posts into so many new conversations, each followed by so many clients."""
     ids = await new_conversations(site.app, site.principal, conversations)
     topics = [f"conversation:{each}" for each in ids for _ in range(followers)]
-    async with _clients(site.address, site.token, topics) as clients, asyncio.timeout(300):
-        await clients.ready()
+    async with _clients(site.address, site.token, topics) as following, asyncio.timeout(300):
+        await following.said()  # all have joined
         began = time.process_time()
         with site.app.live.subscribe(size=1_000_000) as events:
             for each in ids:
                 await post(site.app, site.principal, each, "Talk.")
             assert await ended(events, len(ids)) == 0
-        lags, deltas = await clients.result()
-        return Heard(lags=lags, deltas=deltas, cpu=time.process_time() - began)
+        heard = await following.said()
+        return Heard(**heard, cpu=time.process_time() - began)
 
 
-async def _bare(size: Size, sessions: int) -> Heard:
+async def _bare(app: App, size: Size, sessions: int) -> Heard:
     """The same frames from a server that has nothing else to do."""
     topic, message = f"conversation:{new_id()}", new_id()
     begun = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "websocket":
-            return
+    async def web(scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
         await send({"type": "websocket.accept"})
         await receive()  # join
         await send({"type": "websocket.send", "text": _frame(topic, "reply", {"status": "ok", "response": {"messages": []}})})
@@ -207,12 +169,12 @@ async def _bare(size: Size, sessions: int) -> Heard:
         await send({"type": "websocket.send", "text": _frame(topic, "llm_complete", {})})
         await receive()
 
-    async with _served(app) as address, _clients(address, "", [topic] * sessions) as clients, asyncio.timeout(300):
-        await clients.ready()
+    async with served(app, web) as address, _clients(address, "", [topic] * sessions) as following, asyncio.timeout(300):
+        await following.said()
         began = time.process_time()
         begun.set()
-        lags, deltas = await clients.result()
-        return Heard(lags=lags, deltas=deltas, cpu=time.process_time() - began)
+        heard = await following.said()
+        return Heard(**heard, cpu=time.process_time() - began)
 
 
 def _delta(topic: str, message: UUID, text: str) -> str:
@@ -226,37 +188,8 @@ def _frame(topic: str, event: str, payload: dict[str, Any]) -> str:
 # --- the clients, in a process of their own --------------------------------------------------------------------------
 
 
-class _Clients:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ready(self) -> None:
-        """All have joined."""
-        assert await self._line() == "ready"
-
-    async def result(self) -> tuple[list[float], int]:
-        """Waits until every client has seen the end of its reply."""
-        found = json.loads(await self._line())
-        return found["lags"], found["deltas"]
-
-    async def _line(self) -> str:
-        assert self._process.stdout
-        return (await self._process.stdout.readline()).decode().strip()
-
-
-@asynccontextmanager
-async def _clients(address: str, token: str, topics: list[str]) -> AsyncIterator[_Clients]:
-    command = (sys.executable, "-m", "tests.benchmarks.socket_load")
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, cwd=_ROOT, limit=1_000_000_000)
-    try:
-        assert process.stdin
-        process.stdin.write(json.dumps({"address": address, "token": token, "topics": topics}).encode() + b"\n")
-        yield _Clients(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+def _clients(address: str, token: str, topics: list[str]) -> AbstractAsyncContextManager[Clients]:
+    return clients("tests.benchmarks.socket_load", {"address": f"ws://{address}/ws", "token": token, "topics": topics})
 
 
 async def _follow_all(plan: dict[str, Any]) -> None:
@@ -289,14 +222,9 @@ async def _follow_all(plan: dict[str, Any]) -> None:
             group.create_task(follow(topic))
         for _ in plan["topics"]:
             await joined.acquire()
-        _say("ready")
-    _say(json.dumps({"lags": lags, "deltas": deltas}))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        say("ready")
+    say({"lags": lags, "deltas": deltas})
 
 
 if __name__ == "__main__":
-    asyncio.run(_follow_all(json.loads(sys.stdin.readline())))
+    asyncio.run(_follow_all(plan()))

