@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import asyncpg
+from pydantic_core import from_json
 from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, NotSupportedError
@@ -109,6 +110,7 @@ def _pool(open_connection: Callable[[], Awaitable[asyncpg.Connection]], *, size:
         "postgresql+asyncpg://",
         hide_parameters=True,
         json_serializer=json_text,
+        json_deserializer=from_json,  # three times as fast as the standard library, and more for what is empty
         pool_size=size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,

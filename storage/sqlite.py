@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, CursorResult, Dialect, Executable, RootTransaction, create_engine, event
 from sqlalchemy import Engine as SyncEngine
 from sqlalchemy.engine import URL
@@ -57,6 +58,7 @@ class SqliteEngine:
             url.set(drivername="sqlite+pysqlite"),
             hide_parameters=True,
             json_serializer=json_text,
+            json_deserializer=from_json,  # three times as fast as the standard library, and more for what is empty
             pool_size=connections,
             max_overflow=0,
             pool_reset_on_return=None,  # a connection comes back committed or rolled back
