@@ -69,7 +69,7 @@ async def _add(uow: UnitOfWork, message: Message, upload: Upload) -> Attachment:
     if not upload.data:
         raise InvalidInput(f"The file {name!r} is empty.")
     if len(upload.data) > MAX_BYTES:
-        raise InvalidInput(f"The file {name!r} has {len(upload.data) / 1e6:.1f} MB; {MAX_BYTES / 1e6:.1f} MB is the most.")
+        raise InvalidInput(too_large(name, len(upload.data)))
     attachment = Attachment(
         id=new_id(),
         message_id=message.id,
@@ -80,6 +80,11 @@ async def _add(uow: UnitOfWork, message: Message, upload: Upload) -> Attachment:
     )
     await uow.attachments.add(attachment, upload.data)
     return attachment
+
+
+def too_large(name: str, size: int) -> str:
+    """What is said of a file of more than MAX_BYTES."""
+    return f"The file {_name(name)!r} has {size / 1e6:.1f} MB; {MAX_BYTES / 1e6:.1f} MB is the most."
 
 
 def _name(name: str) -> str:

@@ -29,7 +29,7 @@ async def create(
     """A private chat without a task. Without a title it gets one from its first message."""
     require(principal, "chat")
     project = await projects.default(uow)
-    model = checked(model) if model else None
+    model = checked(model, any_provider=principal.admin) if model else None
     private = Visibility.PRIVATE
     return await add(uow, principal, title=_title(title), visibility=private, project=project, model=model, conversation_id=conversation_id)
 
@@ -101,7 +101,7 @@ async def set_title(uow: UnitOfWork, conversation_id: UUID, title: str) -> None:
 async def set_model(uow: UnitOfWork, principal: Principal, conversation_id: UUID, model: str | None) -> None:
     """For the messages from now on; None goes back to the project's or the default model."""
     await get(uow, principal, conversation_id)
-    await uow.conversations.update(conversation_id, model=checked(model) if model else None)
+    await uow.conversations.update(conversation_id, model=checked(model, any_provider=principal.admin) if model else None)
     uow.emit(ConversationChanged(conversation_id=conversation_id))
 
 

@@ -34,7 +34,6 @@ DRAFT_SECONDS = 1.5
 """After so long what was told before somebody began to listen is stored: drafts are, once a second."""
 _BATCH = 50
 """Events that are read and told together. More of them would be held in memory while whoever reads the frames is slow."""
-_ENDED = (MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.CANCELLED)
 
 
 class ReplyText:
@@ -183,7 +182,7 @@ class Follower:
         async with self._storage.read() as uow:
             message = await uow.messages.get(message_id)
             turn = await uow.turns.get(message.turn_id) if message and message.turn_id else None
-        if message is None or turn is None or message.status in _ENDED:
+        if message is None or turn is None or message.status.finished:
             return None
         return TextDelta(
             conversation_id=message.conversation_id, message_id=message_id, stream_no=turn.stream_no, offset=0, text=message.content
@@ -201,7 +200,7 @@ class Follower:
         self._replies = {
             UUID(message["id"]): ReplyText(message["stream_no"], message["content"])
             for message in state["messages"]
-            if message["role"] == Role.ASSISTANT and message["status"] not in _ENDED
+            if message["role"] == Role.ASSISTANT and not MessageStatus(message["status"]).finished
         }
         written = {UUID(message["id"]) for message in state["messages"] if message["status"] == MessageStatus.PROCESSING}
         self._unsure = written & self._replies.keys()
@@ -217,7 +216,7 @@ class Follower:
         self._newest_seq = max(self._newest_seq, payload["seq"])
         if payload["role"] != Role.ASSISTANT:
             return [Frame(event, payload)]
-        if event == "new_message" or payload["status"] not in _ENDED:
+        if event == "new_message" or not MessageStatus(payload["status"]).finished:
             return [Frame(event, self._with_text(message_id, payload))]
         if self._replies.pop(message_id, None) is None:
             return [Frame(event, payload)]

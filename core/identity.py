@@ -185,6 +185,8 @@ async def peek_link(uow: UnitOfWork, secret: str, purpose: LinkPurpose) -> User:
 
 async def use_link(uow: UnitOfWork, secret: str, purpose: LinkPurpose) -> User:
     """Whom the link is for. It does not work a second time, also where two use it at the same moment."""
+    if link := await uow.links.by_sha256(_sha256(secret)):
+        await uow.users.hold(link.user_id)  # before the link, as whoever disables the user does: else the two would wait for each other
     return await _user_of(uow, await uow.links.take(_sha256(secret), purpose))
 
 
@@ -360,10 +362,12 @@ def _network(address: str) -> str:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        found = found.ipv4_mapped
+    if found.is_loopback:
+        return "loopback"  # this machine has millions of such addresses
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, _IPV6_HOME), strict=False))
 
 

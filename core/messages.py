@@ -61,7 +61,7 @@ async def post(
     """
     require(principal, "chat")
     text = checked(content, rules)
-    model = providers.checked(model) if model else None
+    model = providers.checked(model, any_provider=principal.admin) if model else None
     given = await conversations.get(uow, principal, conversation_id) if conversation_id else None
     key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
     posted = Posted(conversation_id=conversation_id or new_id(), message_id=new_id(), reply_id=new_id(), turn_id=new_id())

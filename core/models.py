@@ -75,6 +75,10 @@ class MessageStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    @property
+    def finished(self) -> bool:
+        return self in (MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.CANCELLED)
+
 
 class TurnStatus(StrEnum):
     QUEUED = "queued"
@@ -392,6 +396,10 @@ class UsageEntry:
     model: str
     usage: TokenUsage
     at: datetime
+
+
+TASK_KEYS = "task"
+"""The source of keys with which tasks are made. They do not count against the rate of messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

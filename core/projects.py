@@ -86,7 +86,7 @@ def _instructions(text: str) -> str:
 
 
 def _model(model: str | None) -> str | None:
-    return checked(model) if model else None
+    return checked(model, any_provider=True) if model else None
 
 
 _CLEAN: dict[str, Callable[[Any], Any]] = {"name": _name, "instructions": _instructions, "model": _model}

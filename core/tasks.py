@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from core.access import Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
 from core.events import ConversationDeleted, TaskChanged, TaskDeleted
 from core.ids import new_id
-from core.models import InboxEntry, InboxKey, Priority, Project, Task, TaskStatus, Visibility
+from core.models import TASK_KEYS, InboxEntry, InboxKey, Priority, Project, Task, TaskStatus, Visibility
 from core.ports import TaskFilter, UnitOfWork
 from core.text import clean
 
@@ -64,16 +64,17 @@ async def create(
 async def create_once(
     uow: UnitOfWork, principal: Principal, title: str, fields: Mapping[str, Any], *, project: Project | None, key: InboxKey
 ) -> Task:
-    """Like `create`; the same key again gives the task that the first call made. Conflict where the key came for something else."""
+    """Like `create`; the same key again gives the task that the first call made. Conflict where it came with another body."""
     require(principal, "tasks:write")
     task_id = new_id()
     asked = json.dumps(["task", title, dict(fields), project.key if project else None], sort_keys=True, default=str)
-    entry = InboxEntry(key=key, body_sha256=hashlib.sha256(asked.encode()).hexdigest(), result={"task_id": str(task_id)})
+    body = hashlib.sha256(asked.encode()).hexdigest()
+    entry = InboxEntry(key=replace(key, source=TASK_KEYS), body_sha256=body, result={"task_id": str(task_id)})
     earlier = await uow.inbox.add(entry, user_id=principal.user_id, at=uow.now)
     if earlier is None:
         return await create(uow, principal, title, fields, project=project, task_id=task_id)
     if earlier.body_sha256 != entry.body_sha256:
-        raise Conflict("This key was used before for something else. Use a new key.")
+        raise Conflict("This key was used before for another task. Use a new key.")
     return await get(uow, principal, earlier.result["task_id"])
 
 

@@ -59,6 +59,7 @@ def _configure(handler: logging.Handler, log_format: Literal["console", "json"],
     root.setLevel(logging.INFO)
     for noisy in ("apscheduler", "alembic", "asyncio", "httpx", "uvicorn", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote what somebody sent
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

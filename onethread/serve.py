@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import click
 import structlog
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from core import identity
 from core.errors import InvalidInput, StorageUnavailable
@@ -36,6 +37,8 @@ from web.services import MIN_SECRET, Services, WebRules
 
 SIGN_IN_LIFETIME = timedelta(days=1)
 """Of the link that is printed at the start."""
+MAX_UNREAD_BYTES = 256 * 1024
+"""Of pongs."""
 PING_SECONDS = 20.0
 SHUTDOWN_SECONDS = 4
 """How long answers that are on their way may take at the end; then the worker hands back. `docker stop` kills after 10."""
@@ -256,6 +259,15 @@ async def _announce(app: App, door: Door, *, open_page: bool) -> None:
 # --- the server ------------------------------------------------------------------------------------------------------
 
 
+class _Sockets(WebSocketsSansIOProtocol):
+    """Ends the connection of who sends pings and does not read the pongs, which uvicorn would keep without bound."""
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        if self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self.transport.abort()
+
+
 class _Server(uvicorn.Server):
     """Leaves the signals to `_ended_by_signals`: uvicorn would raise them again when it is done, before turns are handed back."""
 
@@ -271,7 +283,7 @@ def server_of(web: Callable[..., Any], settings: Settings) -> uvicorn.Server:
         log_config=None,
         access_log=False,  # web.middleware writes its own, without what stands in an address
         server_header=False,
-        ws="websockets-sansio",
+        ws=_Sockets,
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=PING_SECONDS,

@@ -38,7 +38,11 @@ class GroupCommit(Generic[_Unit]):
 
     @asynccontextmanager
     async def unit(self, made_on: Callable[[SqliteConnection], _Unit]) -> AsyncIterator[_Unit]:
-        """A transaction as its caller sees it: committed at the end, undone by an exception."""
+        """A transaction as its caller sees it: committed at the end, undone by an exception.
+
+        An exception, too, leaves only when the others are stored: it may come of what they wrote.
+        """
+        refused: Exception | None = None
         await acquired(self._turn)
         try:
             group = self._group = self._group or await self._begin()
@@ -49,13 +53,19 @@ class GroupCommit(Generic[_Unit]):
             except BaseException as error:
                 if not (group.units and group.connection.in_transaction):
                     await self._undo(group, error)
-                raise
-            group.units.append(unit)
-            # It asks for its turn behind all who wait already: they come along.
-            group.commit = group.commit or asyncio.create_task(self._commit(group), name="sqlite.commit")
+                    raise
+                if not isinstance(error, Exception):
+                    raise
+                refused = error
+            else:
+                group.units.append(unit)
+                # It asks for its turn behind all who wait already: they come along.
+                group.commit = group.commit or asyncio.create_task(self._commit(group), name="sqlite.commit")
         finally:
             self._turn.release()
         await known(group.outcome)
+        if refused:
+            raise refused
 
     async def _begin(self) -> "_Group[_Unit]":
         async with AsyncExitStack() as stack:
@@ -90,7 +100,7 @@ class GroupCommit(Generic[_Unit]):
     async def _undo(self, group: "_Group[_Unit]", error: BaseException) -> None:
         """Ends a group in which nothing is left: its only unit failed, or SQLite itself rolled everything back, as on a full disk."""
         self._group = None
-        await group.undo(error if isinstance(error, DBAPIError) else StorageUnavailable(_UNDONE))
+        await group.undo(error if isinstance(error, DBAPIError | StorageUnavailable) else StorageUnavailable(_UNDONE))
 
 
 @dataclass(slots=True)

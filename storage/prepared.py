@@ -157,7 +157,10 @@ def _cursor(connection: AsyncConnection) -> Any:
 
 def _refuse(error: BaseException, sql: str, connection: Connection) -> None:
     """Raises what SQLAlchemy makes of a driver's error, after it gave up a connection that is lost."""
-    connection._handle_dbapi_exception(error, sql, None, None, None)
+    try:
+        raise error  # this greenlet knows of no exception yet, and SQLAlchemy asks the interpreter for the one that it handles
+    except BaseException:  # noqa: BLE001
+        connection._handle_dbapi_exception(error, sql, None, None, None)
 
 
 class _Ids(TypeDecorator[Collection[UUID]]):

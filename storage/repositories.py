@@ -39,6 +39,7 @@ from core.access import Principal
 from core.errors import NotFound
 from core.models import (
     JSON,
+    TASK_KEYS,
     AgentStatus,
     Approval,
     ApprovalStatus,
@@ -758,7 +759,7 @@ def _but_data() -> Select[Any]:
 @cache
 def _nth_last_received() -> Prepared:
     table = schema.inbox.c
-    of_user = select(table.received_at).where(table.user_id == bindparam("user"))
+    of_user = select(table.received_at).where(table.user_id == bindparam("user"), table.source != literal_column(f"'{TASK_KEYS}'"))
     return Prepared(of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1))
 
 

@@ -96,10 +96,10 @@ class SqliteEngine:
             transaction = await connection.begin()
             try:
                 yield connection
+                await transaction.commit()
             except BaseException:
                 await transaction.rollback()
                 raise
-            await transaction.commit()
 
     async def dispose(self) -> None:
         await _in_thread(self._threads, self._engine.dispose)
@@ -137,7 +137,7 @@ class SqliteConnection:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Like `begin_nested`, at the cost of the two commands alone."""
+        """Like SQLAlchemy's, at the cost of the commands alone. Where SQLite rolled everything back, its own error is told."""
         self.on_driver("SAVEPOINT unit", ())
         try:
             yield
@@ -150,7 +150,7 @@ class SqliteConnection:
 
     @asynccontextmanager
     async def begin_nested(self) -> AsyncIterator[None]:
-        with self._connection.begin_nested():
+        with self.savepoint():
             yield
 
     async def execute(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> CursorResult[Any]:

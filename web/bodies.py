@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from core.attachments import MAX_BYTES, MAX_FILES, Upload
+from core.attachments import MAX_BYTES, MAX_FILES, Upload, too_large
 from core.errors import InvalidInput
 
 MAX_JSON_BYTES: Final = 1_000_000
@@ -82,4 +82,6 @@ def _check_names(fields: Iterable[tuple[str, str]], uploads: Iterable[tuple[str,
 
 
 async def _upload(file: UploadFile) -> Upload:
+    if (file.size or 0) > MAX_BYTES:  # before it is held in memory
+        raise InvalidInput(too_large(file.filename or "", file.size or 0))
     return Upload(name=file.filename or "", data=await file.read(), media_type=file.content_type or "")

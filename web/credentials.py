@@ -74,8 +74,21 @@ def check_same_site(connection: HTTPConnection) -> None:
         if fetch_site not in ("same-origin", "none"):
             raise CrossSite(CrossSite.__doc__)
         return
-    if urlsplit(connection.headers.get("origin", "")).netloc != connection.headers.get("host"):
+    if not is_our_origin(connection, services_of(connection).rules):
         raise CrossSite(CrossSite.__doc__)
+
+
+def is_our_origin(connection: HTTPConnection, rules: WebRules) -> bool:
+    """Whether a browser says that the page is ours which makes the request."""
+    origin = connection.headers.get("origin", "")
+    if origin == rules.public_url:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    schemes = ("https",) if rules.secure else ("http", "https")
+    return parts.scheme in schemes and parts.netloc == connection.headers.get("host")
 
 
 def cookie_name(rules: WebRules) -> str:

@@ -4,28 +4,30 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from core import conversations, frames, messages
 from core.access import Principal
-from core.errors import OnethreadError
+from core.errors import NotAuthenticated, OnethreadError, StorageUnavailable
 from core.follow import Follower
 from core.frames import Frame
 from core.models import JSON, MessageStatus, Turn
 from core.text import utf16_cut, utf16_len
-from web.services import Services
+from web.credentials import caller
+from web.services import Services, services_of
 
 MEDIA_TYPE: Final = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15.0
+_END_SECONDS = 5.0
 MAX_SECONDS = 900.0
 """Of one response: a reader comes back with Last-Event-ID, and shows anew who they are."""
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
-_ENDED = (MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.CANCELLED)
 _MORE_MESSAGES = 50
 """That may be posted while a turn is followed, without the reply falling out of a snapshot."""
 
@@ -139,7 +141,7 @@ class TurnEvents:
         for call in reply["tool_calls"]:
             yield from self._news(Frame("tool_call", call))
         yield from self._text(reply["stream_no"], 0, reply["content"])
-        if reply["status"] in _ENDED:
+        if MessageStatus(reply["status"]).finished:
             yield from self._end({"message_id": reply["id"], **reply})
 
     def _text(self, stream_no: int, offset: int, text: str) -> Iterator[Frame]:
@@ -178,6 +180,7 @@ class EventStream(Response):
             asyncio.create_task(self._send_events(send), name="events"),
             asyncio.create_task(self._keep_alive(send), name="events: keep-alive"),
             asyncio.create_task(_hung_up(receive), name="events: hang-up"),
+            asyncio.create_task(_shut_out(HTTPConnection(scope)), name="events: shut out"),
             asyncio.create_task(scope["app"].state.stopping.wait(), name="events: server ends"),
         }
         try:
@@ -188,7 +191,9 @@ class EventStream(Response):
             await asyncio.wait(parts)
         for part in done:
             part.result()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):  # who does not read does not hear of the end either
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_events(self, send: Send) -> None:
         async with aclosing(self._events) as events:
@@ -211,6 +216,18 @@ class EventStream(Response):
 def encoded(frame: Frame, place: str | None = None) -> bytes:
     data = json.dumps(frame.payload, ensure_ascii=False, separators=(",", ":"))
     return format_sse_event(event=frame.event, data_str=data, id=place)
+
+
+async def _shut_out(reader: HTTPConnection) -> None:
+    """Until the reader's session or token ends."""
+    while True:
+        await asyncio.sleep(services_of(reader).rules.recheck_seconds)
+        try:
+            await caller(reader)
+        except NotAuthenticated:
+            return
+        except StorageUnavailable:
+            continue
 
 
 async def _hung_up(receive: Receive) -> None:

@@ -241,7 +241,8 @@ def address_of(found: Any) -> tuple[str | None, str | int | None]:
 
 
 def _sentence(kind: type[BaseModel], error: Any, what: str) -> str:
-    at = ".".join(str(each) for each in error["loc"])
+    named = error["type"] == "extra_forbidden"  # by whoever sent it; otherwise pydantic's own words stand among the names
+    at = ".".join(str(each) for each in error["loc"] if named or isinstance(each, int) or each.isidentifier())
     if error["type"] == "extra_forbidden":
         return f"{what} has no member {clip(clean(at), 50)!r}; it has: {', '.join(kind.model_fields) or 'none'}."
     return f"{what}'s {clip(clean(at), 50)!r}: {error['msg']}."

@@ -98,8 +98,8 @@ async def _has_news(subscription: Subscription, turn: Turn, until: float) -> boo
     """Waits until something happened to the turn; False when the time is over."""
     try:
         async with asyncio.timeout_at(until):
-            async for event in subscription:
-                match event:
+            while True:
+                match event := await subscription.get():
                     case TurnChanged() if event.turn_id == turn.id:
                         return True
                     case Lagged() | ConversationDeleted():

@@ -1,8 +1,8 @@
 """What the web surface works with. The composition root makes it, once for each process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from starlette.requests import HTTPConnection
 
@@ -48,6 +48,3 @@ class Services:
 
 def services_of(connection: HTTPConnection) -> Services:
     return cast(Services, connection.app.state.services)
-
-
-Json = Mapping[str, Any]

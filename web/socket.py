@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -23,7 +22,7 @@ from core.lists import Lists
 from core.logs import place_of
 from core.models import JSON
 from core.ports import UnitOfWork
-from web.credentials import principal_of
+from web.credentials import is_our_origin, principal_of
 from web.frames import FRAMES, MAX_FRAME_BYTES, Act, Place, Request, address_of, checked, parsed, request_of
 from web.outbox import Outbox
 from web.problems import Problem, internal
@@ -90,11 +89,7 @@ async def socket(websocket: WebSocket) -> None:
 
 def _is_from_our_page(websocket: WebSocket, rules: WebRules) -> bool:
     """Browsers say which page opens a connection; programs say nothing."""
-    origin = websocket.headers.get("origin")
-    if origin is None or origin == rules.public_url:
-        return True
-    parts = urlsplit(origin)
-    return parts.scheme in ("http", "https") and parts.netloc == websocket.headers.get("host")
+    return "origin" not in websocket.headers or is_our_origin(websocket, rules)
 
 
 class _Hangup(Exception):

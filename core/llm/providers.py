@@ -91,6 +91,7 @@ PROVIDERS: tuple[Provider, ...] = (
 
 _BY_ID = {provider.id: provider for provider in PROVIDERS}
 _ALIASES = {"ollama_chat": "ollama", "cohere_chat": "cohere", "vertex_ai_beta": "vertex_ai", "bedrock_converse": "bedrock"}
+_ID = re.compile(r"[\w][\w.:@+/-]*", re.ASCII)
 _ONE_OF_EACH = tuple(provider.default_model for provider in PROVIDERS)
 _PREFERRED = ("anthropic", "openai", "gemini")
 _BARE_NAMES = (
@@ -116,11 +117,17 @@ def qualified(model: str) -> str:
     return model if "/" in model or provider is None else f"{provider.id}/{model}"
 
 
-def checked(model: str) -> str:
-    """A model's id as somebody typed it; raises InvalidInput for what cannot be one."""
+def checked(model: str, *, any_provider: bool) -> str:
+    """A model's id as somebody typed it; raises InvalidInput for what cannot be one.
+
+    Providers outside the catalogue are for admins: of some, litellm takes the address from the id, or writes files.
+    """
     model = clean(model).strip()
-    if not model or any(each.isspace() for each in model) or len(qualified(model)) > MAX_MODEL:
+    if not _ID.fullmatch(model) or "//" in model or ".." in model or len(qualified(model)) > MAX_MODEL:
         raise InvalidInput(f"A model's id has 1-{MAX_MODEL} characters and no spaces, for example 'anthropic/claude-sonnet-5-5'.")
+    if provider_of(model) is None and not any_provider:
+        known = ", ".join(provider.id for provider in PROVIDERS)
+        raise InvalidInput(f"Only an admin may choose a model of another provider than these: {known}.")
     return model
 
 

@@ -129,6 +129,40 @@ async def test_who_is_cancelled_while_it_is_committed_has_stored_it(subject: Sub
     assert await subject.name() == "a"
 
 
+async def test_a_full_disk_in_a_savepoint_is_told_as_such_and_neighbours_may_try_again(subject: Subject) -> None:
+    with subject.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=200")
+
+    async def tool() -> None:
+        async with subject.storage.write() as uow, uow.savepoint():
+            await uow.projects.update(subject.project.id, instructions="x" * 10_000_000)
+
+    ends = await asyncio.gather(subject.store("a"), tool(), return_exceptions=True)
+    assert [type(end) for end in ends] == [StorageUnavailable, StorageUnavailable]
+    assert all("disk is full" in str(end) for end in ends)
+    await subject.store("b")
+    assert await subject.name() == "b"
+
+
+async def test_what_was_refused_for_what_another_wrote_is_told_only_when_that_is_stored(subject: Subject) -> None:
+    def fail(_: object) -> None:
+        raise OperationalError("COMMIT", None, sqlite3.OperationalError("disk I/O error"))
+
+    async def refuse_second() -> None:
+        async with subject.storage.write() as uow:
+            found = await uow.projects.get(subject.project.id)
+            if found and found.name == "a":
+                raise KeyError("a was first")
+
+    event.listen(subject.engine, "commit", fail)
+    ends = await asyncio.gather(subject.store("a"), refuse_second(), return_exceptions=True)
+    event.remove(subject.engine, "commit", fail)
+    assert [type(end) for end in ends] == [StorageUnavailable, StorageUnavailable]
+    with pytest.raises(KeyError):
+        await asyncio.gather(subject.store("a"), refuse_second())
+    assert subject.stored == ["a"]
+
+
 async def test_a_commit_that_fails_is_told_to_all(subject: Subject) -> None:
     def fail(_: object) -> None:
         raise OperationalError("COMMIT", None, sqlite3.OperationalError("disk I/O error"))

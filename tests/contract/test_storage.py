@@ -260,6 +260,7 @@ async def test_cancelled_transactions_neither_wedge_the_writer_nor_lose_an_event
                         limit = dice.choice((4, 40)) * seconds
                         asyncio.get_running_loop().call_later(dice.uniform(0, limit), writer.cancel)
                 await asyncio.wait(writers)
+                assert all(writer.cancelled() or writer.exception() is None for writer in writers)
                 cancelled += sum(writer.cancelled() for writer in writers)
             await work(999)
         published = Counter(each.conversation_id for each in events.waiting() if isinstance(each, ConversationChanged))

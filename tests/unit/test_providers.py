@@ -97,11 +97,20 @@ def test_with_another_endpoint_no_key_is_missing() -> None:
     assert all(choice.available and not choice.missing for choice in choices("acme/one", {}, any_key=True))
 
 
-@pytest.mark.parametrize("model", ["", "  ", "two words", "a\nb", "x" * 201, "gpt-" + "x" * 195])
+@pytest.mark.parametrize(
+    "model", ["", "  ", "two words", "a\nb", "x" * 201, "gpt-" + "x" * 195, "oobabooga/http://127.0.0.1/any", "openai/../x", "x#y"]
+)
 def test_what_can_be_no_models_id_is_refused(model: str) -> None:
     with pytest.raises(InvalidInput, match="no spaces"):
-        checked(model)
+        checked(model, any_provider=True)
 
 
 def test_a_models_id_is_taken_without_the_space_around_it() -> None:
-    assert checked(" acme/one ") == "acme/one"
+    assert checked(" acme/one ", any_provider=True) == "acme/one"
+    assert checked("vertex_ai/claude-sonnet@20260101", any_provider=False) == "vertex_ai/claude-sonnet@20260101"
+
+
+def test_only_an_admin_may_choose_a_provider_that_the_catalogue_does_not_have() -> None:
+    """Of some providers litellm takes the address from the id, and would send a conversation there."""
+    with pytest.raises(InvalidInput, match="Only an admin"):
+        checked("oobabooga/one", any_provider=False)
