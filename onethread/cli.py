@@ -190,7 +190,8 @@ def db_prune(dry_run: bool) -> None:
 def db_export(file: str, force: bool) -> None:
     """Write everything as JSON Lines: a backup, or the way to another database. Others may go on meanwhile.
 
-    Without FILE it goes to standard output. It holds what people wrote, their files, and the hashes of tokens: only you may read FILE.
+    Without FILE it goes to standard output. It holds what people wrote, their files, and the hashes of passwords and tokens: only you
+    may read FILE.
     Left out is what lasts for minutes: running workers, the feed of live events, requests to models and their pauses.
     """
     from onethread import transfer
@@ -306,7 +307,10 @@ def token() -> None:
 @click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="tasks:read, tasks:write, chat or admin; again for more.")
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it is valid. Default: until it is revoked.")
 def token_create(name: str, owner: str, scopes: tuple[str, ...], days: int | None) -> None:
-    """Make a token and print it, alone, this once. Without --scope it may do tasks and chat."""
+    """Make a token and print it, alone, this once. Without --scope it may do tasks and chat.
+
+    Whoever may chat may have the agent read and change tasks.
+    """
     from core import identity
 
     async def create(app: "App") -> None:

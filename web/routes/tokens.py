@@ -20,7 +20,11 @@ Scope = Literal["tasks:read", "tasks:write", "chat", "admin"]
 
 class NewToken(Received):
     name: TokenName
-    scopes: list[Scope] | None = Field(None, min_length=1, description="What it may do: never more than you. Without: tasks and chat.")
+    scopes: list[Scope] | None = Field(
+        None,
+        min_length=1,
+        description="What it may do: never more than you. Who may chat may have the agent read and change tasks. Without: tasks, chat.",
+    )
     expires_in_days: Days | None = Field(None, description="Without: valid until it is revoked.")
 
 

@@ -73,10 +73,41 @@ async def test_a_page_of_another_site_is_refused_before_anything_is_accepted(sit
 
 
 async def test_our_own_page_and_the_public_address_may_connect(world: World) -> None:
-    async with site_of(world, public_url="https://onethread.example.com") as site:
-        for origin in (site.url, "https://onethread.example.com"):
+    async with site_of(world, public_url="http://onethread.example.com") as site:
+        for origin in (site.url, "http://onethread.example.com"):
             async with site.socket(origin=Origin(origin)) as socket:
                 assert await ask(socket, {"event": "ping"}) == {"status": "ok", "response": {}}
+
+
+async def test_where_people_come_by_https_no_page_without_it_may_connect(world: World) -> None:
+    async with site_of(world, public_url="https://onethread.example.com") as site:
+        async with site.socket(origin=Origin("https://onethread.example.com")) as socket:
+            assert await ask(socket, {"event": "ping"}) == {"status": "ok", "response": {}}
+        for origin in (site.url, "http://onethread.example.com", "http://["):
+            with pytest.raises(InvalidStatus):
+                async with site.socket(origin=Origin(origin)):
+                    pass
+
+
+async def test_who_pings_and_does_not_read_is_let_go(site: Site) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(site.url.rpartition(":")[2]))
+    try:
+        upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        token = await site.token(site.world.admin)
+        writer.write(f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n{upgrade}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        ping = b"\x89\xfd" + bytes(4) + b"x" * 125
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionError):
+                await _flood(writer, ping * 1_000)
+    finally:
+        writer.close()
+
+
+async def _flood(writer: asyncio.StreamWriter, frames: bytes) -> None:
+    while True:
+        writer.write(frames)
+        await writer.drain()
 
 
 @pytest.mark.parametrize(

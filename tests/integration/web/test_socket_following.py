@@ -162,9 +162,9 @@ async def test_a_message_may_name_its_model_and_a_blank_one_is_refused(site: Sit
     topic = await topic_of(site)
     async with talking(site) as page:
         shown = await page.join(topic)
-        posted = await page.say(topic, "Hello", model="other/model")
+        posted = await page.say(topic, "Hello", model="openai/other")
         await page.until(lambda: posted["reply_id"] in shown.messages)
-        assert shown.messages[posted["reply_id"]]["metadata"]["model"] == "other/model"
+        assert shown.messages[posted["reply_id"]]["metadata"]["model"] == "openai/other"
         for content, sentence in {" ": "empty", "x" * 10_001: "10,000"}.items():
             with pytest.raises(Refused, match=sentence):
                 await page.say(topic, content)
