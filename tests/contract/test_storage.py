@@ -511,7 +511,7 @@ async def test_a_round_is_stored_once_however_often(subject: Subject) -> None:
 
 async def test_what_no_database_or_surface_can_hold_is_replaced_wherever_it_comes_from(subject: Subject) -> None:
     nasty, clean = "a\x00b\ud800c\\u0000🥛", "a\ufffdb\ufffdc\\u0000🥛"
-    posted = await subject.post(model=nasty)
+    posted = await subject.post()
     turn = await subject.claim()
     assert turn
     step = Step(
@@ -539,7 +539,7 @@ async def test_what_no_database_or_surface_can_hold_is_replaced_wherever_it_come
         await uow.steps.add(step)
         await uow.tool_calls.put(call)
         await uow.messages.update(posted.message_id, content=nasty, metadata={"error": {"message": nasty}})
-        await uow.turns.update(turn.id, error=nasty)
+        await uow.turns.update(turn.id, error=nasty, model=nasty)
         message = await uow.messages.get(posted.message_id)
         assert message
         upload = Upload(name="x.txt", media_type=nasty, data=nasty.encode("utf-8", "surrogatepass"))
