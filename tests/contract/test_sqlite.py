@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import CursorResult, column, insert, table, text
 from sqlalchemy.exc import OperationalError
 
-from storage import sqlite
+from storage import sqlite, turn_queue
 from storage.engine import database_url
 from storage.sqlite import LONG, SqliteEngine, sqlite_writer
 
@@ -171,3 +171,13 @@ async def test_a_cancelled_change_is_undone_as_a_whole(engine: SqliteEngine) -> 
             await task
         async with engine.begin() as connection:
             assert (await connection.execute(text("SELECT max(i), count(*) FROM t"))).one() == (1, 1)
+
+
+async def test_what_a_claim_looks_for_first_stands_in_an_index(engine: SqliteEngine, empty_sqlite: Path) -> None:
+    """A worker asks it whenever something happens: it must not cost more with each turn that was ever answered."""
+    for statement in (turn_queue._any_due(), turn_queue._unfinished()):
+        sql = statement._compiled(engine.dialect).sql
+        connection = sqlite3.connect(empty_sqlite)
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", ["1"] * sql.count("?")))
+        connection.close()
+        assert "USING INDEX ix_turns_" in plan, plan
