@@ -23,7 +23,18 @@ from core.events import (
     ToolCallChanged,
     TurnChanged,
 )
-from core.frames import Frame, FrameEvent, conversations_json, deleted, messages_json, snapshot, task_json, tool_call_json, turns_json
+from core.frames import (
+    Frame,
+    FrameEvent,
+    conversations_json,
+    deleted,
+    ended,
+    messages_json,
+    snapshot,
+    task_json,
+    tool_call_json,
+    turns_json,
+)
 from core.live import LiveEvents, Subscription
 from core.models import JSON, MessageStatus, Role
 from core.ports import Storage, UnitOfWork
@@ -221,7 +232,7 @@ class Follower:
         if self._replies.pop(message_id, None) is None:
             return [Frame(event, payload)]
         self._held = [delta for delta in self._held if delta.message_id != message_id]
-        return _ended(payload)
+        return ended(payload["id"], payload)
 
     def _with_text(self, message_id: UUID, reply: JSON) -> JSON:
         """A reply that is being written, as far as it was shown: its stored draft lags behind. No older stream is shown after it."""
@@ -273,14 +284,6 @@ async def _tool_call(uow: UnitOfWork, turn_id: UUID, step: int, index: int) -> l
         return []
     approval = await uow.approvals.get(call.approval_id) if call.approval_id else None
     return [Frame("tool_call", tool_call_json(call, turn.reply_id, approval, turn_ended=turn.status.finished))]
-
-
-def _ended(reply: JSON) -> list[Frame]:
-    complete = Frame("llm_complete", {"message_id": reply["id"], **{key: reply[key] for key in ("content", "status", "metadata")}})
-    error = reply["metadata"].get("error")
-    if reply["status"] != MessageStatus.FAILED or not error:
-        return [complete]
-    return [complete, Frame("llm_error", {"message_id": reply["id"], "error": error["message"], "error_code": error["code"]})]
 
 
 def _delta_frame(message_id: UUID, stream_no: int, offset: int, text: str) -> Frame:

@@ -14,6 +14,7 @@ from core.models import (
     Attachment,
     Conversation,
     Message,
+    MessageStatus,
     Role,
     Task,
     ToolCall,
@@ -155,6 +156,15 @@ async def _turn_json(uow: UnitOfWork, turn: Turn, unfinished: Sequence[Turn], wo
     if queued and not any(worker.serves(turn.model) for worker in workers):
         payload["no_worker"] = True
     return payload
+
+
+def ended(reply_id: str, reply: JSON) -> list[Frame]:
+    """What tells that a reply has ended, from its content, status and metadata: `llm_complete`, and where it failed `llm_error`."""
+    complete = Frame("llm_complete", {"message_id": reply_id, **{key: reply[key] for key in ("content", "status", "metadata")}})
+    error = reply["metadata"].get("error")
+    if reply["status"] != MessageStatus.FAILED or not error:
+        return [complete]
+    return [complete, Frame("llm_error", {"message_id": reply_id, "error": error["message"], "error_code": error["code"]})]
 
 
 def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, *, turn_ended: bool) -> JSON:

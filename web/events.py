@@ -142,7 +142,7 @@ class TurnEvents:
             yield from self._news(Frame("tool_call", call))
         yield from self._text(reply["stream_no"], 0, reply["content"])
         if MessageStatus(reply["status"]).finished:
-            yield from self._end({"message_id": reply["id"], **reply})
+            yield from self._end(reply)
 
     def _text(self, stream_no: int, offset: int, text: str) -> Iterator[Frame]:
         if missing := self._place.missing(stream_no, offset, text):
@@ -151,9 +151,7 @@ class TurnEvents:
 
     def _end(self, reply: JSON) -> Iterator[Frame]:
         self._is_over = True
-        yield Frame("llm_complete", {key: reply[key] for key in ("message_id", "content", "status", "metadata")})
-        if reply["status"] == MessageStatus.FAILED and (error := reply["metadata"].get("error")):
-            yield Frame("llm_error", {"message_id": reply["message_id"], "error": error["message"], "error_code": error["code"]})
+        yield from frames.ended(str(self._turn.reply_id), reply)
 
     def _news(self, frame: Frame) -> Iterator[Frame]:
         """The frame, unless the same was told before: a snapshot repeats what is known."""
