@@ -12,7 +12,9 @@ from tests.chaos.evidence import Evidence, Held
 from tests.chaos.fleet import Fleet, WorkerProcess
 
 PAUSE_SECONDS = (2.0, 4.0)
-ZOMBIE_SECONDS = 10.0
+ZOMBIE_SECONDS = 15.0
+STOPS = 20
+"""Until one hits a worker that runs turns and holds no lock."""
 
 
 class Disturbance:
@@ -24,7 +26,7 @@ class Disturbance:
         self._workers: list[WorkerProcess] = []
         self._zombie: asyncio.Task[None] | None = None
         self._opening = iter((False, True) * 3)
-        """Whether to make a zombie, so that a short run has some of everything; afterwards dice decide."""
+        """Whether to make a zombie, so that a short run has some of everything; afterwards dice decide, once there was one."""
         self._one_at_a_time = asyncio.Lock()
         self.figures: Counter[str] = Counter()
 
@@ -60,10 +62,10 @@ class Disturbance:
     async def _do_something(self) -> None:
         victim = self._dice.choice(self._awake())
         chance = self._dice.random()
-        wants_zombie = next(self._opening, chance < 0.30)
+        wants_zombie = next(self._opening, chance < 0.30 or not self.figures["zombies"])
         if wants_zombie and (self._zombie is None or self._zombie.done()):
-            victim.stop()
-            self._zombie = asyncio.create_task(self._make_a_zombie(victim, self._evidence.held_by(victim.pid)), name="zombie")
+            if held := await self._stopped_at_work(victim):
+                self._zombie = asyncio.create_task(self._make_a_zombie(victim, held), name="zombie")
         elif 0.30 <= chance < 0.40:
             self.figures["orderly restarts"] += 1
             victim.ask_to_end()
@@ -88,6 +90,20 @@ class Disturbance:
     async def _replace(self, victim: WorkerProcess) -> None:
         self._workers[self._workers.index(victim)] = await self._fleet.start()
 
+    async def _stopped_at_work(self, victim: WorkerProcess) -> list[Held]:
+        """What it runs, now that it is stopped; nothing where it had no work when it was stopped.
+
+        One that was stopped within a transaction stops everybody: it goes on and is stopped anew.
+        """
+        for _ in range(STOPS):
+            victim.stop()
+            held = self._evidence.held_by(victim.pid)
+            if held and not await asyncio.to_thread(self._evidence.write_locked):
+                return held
+            victim.go_on()
+            await asyncio.sleep(self._dice.uniform(0.02, 0.2))
+        return []
+
     async def _make_a_zombie(self, victim: WorkerProcess, held: list[Held]) -> None:
         try:
             lost = await self._taken_over(held)
@@ -97,19 +113,12 @@ class Disturbance:
             victim.go_on()
 
     async def _taken_over(self, held: list[Held]) -> int:
-        """Waits until others have claimed some of them. One that was stopped within a transaction is let go: it stops everybody."""
+        """Waits until others have claimed some of them."""
         end = time.monotonic() + ZOMBIE_SECONDS
-        while held and not self._lost(held) and time.monotonic() < end:
-            if await asyncio.to_thread(self._has_locked):
-                return 0
+        while not self._lost(held) and time.monotonic() < end:
             await asyncio.sleep(0.1)
         await asyncio.sleep(self._dice.uniform(0.0, 1.5))
         return self._lost(held)
-
-    def _has_locked(self) -> bool:
-        with suppress(Away):
-            return self._evidence.write_locked()
-        return False
 
     def _lost(self, held: list[Held]) -> int:
         with suppress(Away):
