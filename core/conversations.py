@@ -84,6 +84,12 @@ async def page(uow: UnitOfWork, principal: Principal, *, archived: bool = False,
     return ConversationPage(conversations=found, message_counts=counts, total=total)
 
 
+async def active(uow: UnitOfWork, principal: Principal, *, limit: int) -> list[Conversation]:
+    """Those in which the agent is not idle, the last changed first; archived ones are left out."""
+    require(principal, "chat")
+    return await uow.conversations.active(principal, limit=limit)
+
+
 async def rename(uow: UnitOfWork, principal: Principal, conversation_id: UUID, title: str) -> None:
     conversation = await get(uow, principal, conversation_id)
     if conversation.task_ref:

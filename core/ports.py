@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from core.access import Principal
@@ -191,6 +191,14 @@ class TaskFilter:
     query: str = ""
     """In ref, title or description, ignoring case."""
     assignee_id: UUID | None = None
+    updated_since: datetime | None = None
+
+
+class ChangedTask(NamedTuple):
+    """A place in the list of tasks that is ordered by their last change."""
+
+    updated_at: datetime
+    task_id: UUID
 
 
 class Tasks(Protocol):
@@ -203,7 +211,14 @@ class Tasks(Protocol):
         """Newest first, beginning behind the task `after`."""
         ...
 
-    async def count(self, principal: Principal, where: TaskFilter) -> int: ...
+    async def last_changed(self, principal: Principal, where: TaskFilter, *, after: ChangedTask | None, limit: int) -> list[Task]:
+        """The last changed first, beginning behind the task `after`."""
+        ...
+
+    async def count(self, principal: Principal, where: TaskFilter, *, at_most: int | None = None) -> int:
+        """`at_most` where there are more; counting ends there."""
+        ...
+
     async def update(self, task_id: UUID, version: int, **changes: Any) -> Task | None:
         """The changed task with its version raised, or None where `version` is not its version any more."""
         ...
@@ -229,6 +244,14 @@ class Conversations(Protocol):
         ...
 
     async def count(self, principal: Principal, *, archived: bool = False) -> int: ...
+    async def active(self, principal: Principal, *, limit: int) -> list[Conversation]:
+        """Those that are not archived and whose agent is not idle, the last changed first."""
+        ...
+
+    async def agent_statuses(self, conversation_ids: Collection[UUID]) -> dict[UUID, AgentStatus]:
+        """Without asking who wants them; those whose agent is idle are missing."""
+        ...
+
     async def update(self, conversation_id: UUID, **changes: Any) -> None: ...
     async def say(self, messages: Mapping[UUID, str], status: AgentStatus) -> None:
         """Sets the agent's status and its message in several conversations."""

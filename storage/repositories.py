@@ -1,11 +1,12 @@
 """The core's repositories over one open transaction."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, lru_cache
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
@@ -31,9 +32,12 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from core.access import Principal
 from core.errors import NotFound
@@ -69,7 +73,7 @@ from core.models import (
     User,
     WorkerInfo,
 )
-from core.ports import Draft, Lease, TaskFilter
+from core.ports import ChangedTask, Draft, Lease, TaskFilter
 from core.usage import total
 from storage import schema
 from storage.engine import AnyConnection
@@ -101,9 +105,9 @@ class Repository:
             return await query.load(self._connection, kind, values)
         return [load(kind, row) for row in (await self._connection.execute(query, values)).mappings()]
 
-    async def _search(self, kind: type[_T], query: Select[Any]) -> list[_T]:
+    async def _search(self, kind: type[_T], query: Select[Any], **values: Any) -> list[_T]:
         """Like `_all`, for what may go through much of the database."""
-        return [load(kind, row) for row in (await self._connection.execute(query, execution_options=LONG)).mappings()]
+        return [load(kind, row) for row in (await self._connection.execute(query, values, execution_options=LONG)).mappings()]
 
     async def _insert(self, table: Table, row: dict[str, Any]) -> None:
         await self._run(insert_into(table, *row), **row)
@@ -176,8 +180,7 @@ class Users(Repository):
         return await self._one(User, row_of(schema.users), row_id=user_id)
 
     async def by_name(self, name: str) -> User | None:
-        same = func.lower(schema.users.c.name) == func.lower(name)  # both by the database: SQLite's knows ASCII only
-        return await self._one(User, select(schema.users).where(same))
+        return await self._one(User, _user_named(), name=name)
 
     async def all(self) -> list[User]:
         return await self._all(User, select(schema.users).order_by(schema.users.c.id))
@@ -315,10 +318,10 @@ class Tasks(Repository):
         await self._insert(schema.tasks, dump(task))
 
     async def get(self, task_id: UUID, principal: Principal) -> Task | None:
-        return await self._one(Task, _visible_tasks(principal).where(schema.tasks.c.id == task_id))
+        return await self._visible(schema.tasks.c.id, task_id, principal)
 
     async def by_ref(self, ref: str, principal: Principal) -> Task | None:
-        return await self._one(Task, _visible_tasks(principal).where(schema.tasks.c.ref == ref.upper()))
+        return await self._visible(schema.tasks.c.ref, ref.upper(), principal)
 
     async def of_conversation(self, conversation_id: UUID) -> Task | None:
         return await self._one(Task, select(schema.tasks).where(schema.tasks.c.conversation_id == conversation_id))
@@ -327,14 +330,29 @@ class Tasks(Repository):
         return await self._all(Task, rows_among(schema.tasks.c.conversation_id), keys=conversation_ids)
 
     async def page(self, principal: Principal, where: TaskFilter, *, after: UUID | None, limit: int) -> list[Task]:
-        query = _visible_tasks(principal).where(*_task_conditions(where))
-        if after is not None:
-            query = query.where(schema.tasks.c.id < after)
-        return await self._search(Task, query.order_by(schema.tasks.c.id.desc()).limit(limit))
+        return await self._listed(_asked("newest", where, limit, after), principal, where, behind=after)
 
-    async def count(self, principal: Principal, where: TaskFilter) -> int:
-        found = _visible_tasks(principal).where(*_task_conditions(where)).subquery()
-        return int((await self._connection.execute(select(func.count()).select_from(found), execution_options=LONG)).scalar_one())
+    async def last_changed(self, principal: Principal, where: TaskFilter, *, after: ChangedTask | None, limit: int) -> list[Task]:
+        at, behind = after or (None, None)
+        return await self._listed(_asked("last changed", where, limit, after), principal, where, at=at, behind=behind)
+
+    async def count(self, principal: Principal, where: TaskFilter, *, at_most: int | None = None) -> int:
+        asked, values = _asked("counted", where, at_most), _task_values(principal, where)
+        if at_most is not None and _is_quick(principal, where):
+            return int((await self._run(_task_list(asked), **values))[0]["number"])
+        query = _tasks_asked(asked, _visible_to(principal), where.query)
+        return int((await self._connection.execute(query, values, execution_options=LONG)).scalar_one())
+
+    async def _listed(self, asked: "_Asked", principal: Principal, where: TaskFilter, **place: Any) -> list[Task]:
+        values = {**_task_values(principal, where), **place}
+        if _is_quick(principal, where):
+            return await self._all(Task, _task_list(asked), **values)
+        return await self._search(Task, _tasks_asked(asked, _visible_to(principal), where.query), **values)
+
+    async def _visible(self, column: Column[Any], key: UUID | str, principal: Principal) -> Task | None:
+        if principal.reading_along is None:
+            return await self._one(Task, _readable_task(column), key=key, reader=principal.user_id)
+        return await self._one(Task, _tasks_of(_visible_to(principal)).where(column == key))
 
     async def update(self, task_id: UUID, version: int, **changes: Any) -> Task | None:
         table = schema.tasks
@@ -377,6 +395,14 @@ class Conversations(Repository):
     async def count(self, principal: Principal, *, archived: bool = False) -> int:
         query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal), _is_archived(archived))
         return int((await self._connection.execute(query)).scalar_one())
+
+    async def active(self, principal: Principal, *, limit: int) -> list[Conversation]:
+        listed = _conversations().where(_visible_to(principal), _is_active(), _is_archived(False))
+        return await self._all(Conversation, listed.order_by(schema.conversations.c.updated_at.desc()).limit(limit))
+
+    async def agent_statuses(self, conversation_ids: Collection[UUID]) -> dict[UUID, AgentStatus]:
+        found = await self._run(_agent_statuses(), keys=conversation_ids) if conversation_ids else []
+        return {row["id"]: AgentStatus(row["agent_status"]) for row in found}
 
     async def update(self, conversation_id: UUID, **changes: Any) -> None:
         await self._change(schema.conversations, conversation_id, {"updated_at": self._now, **changes})
@@ -691,6 +717,12 @@ class Workers(Repository):
 
 
 @cache
+def _user_named() -> Prepared:
+    same = func.lower(schema.users.c.name) == func.lower(bindparam("name", type_=Text))  # both by the database: SQLite's knows ASCII only
+    return Prepared(select(schema.users).where(same))
+
+
+@cache
 def _session() -> Prepared:
     return Prepared(select(schema.sessions).where(schema.sessions.c.sha256 == bindparam("sha256")))
 
@@ -714,6 +746,12 @@ def _message_counts() -> Select[Any]:
 @cache
 def _conversations_among() -> Select[Any]:
     return _conversations().where(schema.conversations.c.id.in_(bindparam("keys", expanding=True)))
+
+
+@cache
+def _agent_statuses() -> Prepared:
+    table = schema.conversations.c
+    return Prepared(select(table.id, table.agent_status).where(among(table.id), _is_active()))
 
 
 @cache
@@ -810,15 +848,83 @@ def _unused_since(moment: datetime) -> ColumnElement[bool]:
     )
 
 
+def _is_active() -> ColumnElement[bool]:
+    """Written as in the index of such conversations."""
+    return schema.conversations.c.agent_status != literal_column(f"'{AgentStatus.IDLE}'")
+
+
 def _is_archived(archived: bool) -> ColumnElement[bool]:
     archived_at = schema.conversations.c.archived_at
     return archived_at.is_not(None) if archived else archived_at.is_(None)
 
 
-def _visible_tasks(principal: Principal) -> Select[Any]:
-    tasks = schema.tasks
-    joined = select(tasks).join(schema.conversations, schema.conversations.c.id == tasks.c.conversation_id)
-    return joined.where(_visible_to(principal))
+@cache
+def _readable_task(column: Column[Any]) -> Prepared:
+    return Prepared(_tasks_of(_readable_by(bindparam("reader", type_=Uuid))).where(column == bindparam("key")))
+
+
+def _tasks_of(visible: ColumnElement[bool], *columns: ColumnElement[Any]) -> Select[Any]:
+    tasks, conversations = schema.tasks, schema.conversations
+    joined = select(*(columns or tasks.c)).join_from(tasks, conversations, conversations.c.id == tasks.c.conversation_id)
+    return joined.where(visible)
+
+
+_How = Literal["newest", "last changed", "counted"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What tells one statement over tasks from another; the rest are its parameters, and words to look for."""
+
+    how: _How
+    limit: int | None
+    """In the statement itself: PostgreSQL plans anew each time where it knows no better than a tenth of all."""
+    follows: bool
+    """Whether it begins behind a place in the list."""
+    statuses: frozenset[TaskStatus]
+    assigned: bool
+    since: bool
+
+
+def _asked(how: _How, where: TaskFilter, limit: int | None, after: object = None) -> _Asked:
+    statuses = frozenset(map(TaskStatus, where.statuses))
+    return _Asked(how, limit, after is not None, statuses, where.assignee_id is not None, where.updated_since is not None)
+
+
+def _task_values(principal: Principal, where: TaskFilter) -> dict[str, Any]:
+    return {"reader": principal.user_id, "assignee": where.assignee_id, "since": where.updated_since}
+
+
+def _is_quick(principal: Principal, where: TaskFilter) -> bool:
+    return principal.reading_along is None and not where.query.split()
+
+
+@lru_cache(maxsize=200)
+def _task_list(asked: _Asked) -> Prepared:
+    return Prepared(_tasks_asked(asked, _readable_by(bindparam("reader", type_=Uuid))))
+
+
+def _tasks_asked(asked: _Asked, visible: ColumnElement[bool], words: str = "") -> Select[Any]:
+    task = schema.tasks.c
+    limit: ColumnElement[int] | None = None if asked.limit is None else literal_column(str(asked.limit))
+    counted = _tasks_of(visible, literal_column("1")).where(*_task_conditions(asked, words))
+    listed = _tasks_of(visible).where(*_task_conditions(asked, words), *_behind(asked))
+    match asked.how:
+        case "newest":
+            return listed.order_by(task.id.desc()).limit(limit)
+        case "last changed":
+            return listed.order_by(task.updated_at.desc(), task.id.desc()).limit(limit)
+        case "counted":
+            return select(func.count().label("number")).select_from(counted.limit(limit).subquery())
+
+
+def _behind(asked: _Asked) -> list[ColumnElement[bool]]:
+    task, behind = schema.tasks.c, bindparam("behind", type_=Uuid)
+    if not asked.follows:
+        return []
+    if asked.how == "newest":
+        return [task.id < behind]
+    return [tuple_(task.updated_at, task.id) < tuple_(bindparam("at", type_=schema.UtcDateTime), behind)]
 
 
 def _visible_to(principal: Principal) -> ColumnElement[bool]:
@@ -836,13 +942,34 @@ def _readable_by(user_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     return or_(conversation.visibility == "shared", conversation.owner_id == user_id, is_member)
 
 
-def _task_conditions(where: TaskFilter) -> list[ColumnElement[bool]]:
+def _task_conditions(asked: _Asked, words: str) -> Iterator[ColumnElement[bool]]:
     task = schema.tasks.c
-    conditions: list[ColumnElement[bool]] = []
-    if where.statuses:
-        conditions.append(task.status.in_(sorted(where.statuses)))
-    if where.assignee_id:
-        conditions.append(task.assignee_id == where.assignee_id)
-    for word in where.query.split():
-        conditions.append(or_(*(column.icontains(word, autoescape=True) for column in (task.ref, task.title, task.description))))
-    return conditions
+    if asked.since:
+        yield task.updated_at >= bindparam("since")
+    status, assignee = (_Sieve(task.status), _Sieve(task.assignee_id)) if asked.since else (task.status, task.assignee_id)
+    if asked.statuses:
+        yield status.in_([literal_column(f"'{status}'") for status in sorted(asked.statuses)])
+    if asked.assigned:
+        yield assignee == bindparam("assignee", type_=Uuid)
+    for word in words.split():
+        yield or_(*(column.icontains(word, autoescape=True) for column in (task.ref, task.title, task.description)))
+
+
+class _Sieve(ColumnElement[Any]):
+    """A column whose index SQLite leaves alone: it takes any equality for more selective than a range, and would go through half of all."""
+
+    inherit_cache = False
+
+    def __init__(self, column: Column[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+
+@compiles(_Sieve)
+def _as_it_is(element: _Sieve, compiler: SQLCompiler, **how: Any) -> str:
+    return compiler.process(element.column, **how)
+
+
+@compiles(_Sieve, "sqlite")
+def _not_by_index(element: _Sieve, compiler: SQLCompiler, **how: Any) -> str:
+    return f"+{compiler.process(element.column, **how)}"

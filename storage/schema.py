@@ -171,8 +171,9 @@ tasks = Table(
     _time("created_at"),
     _time("updated_at"),
     UniqueConstraint("conversation_id"),
-    Index(None, "status"),
-    Index(None, "assignee_id"),
+    Index(None, "status", "id"),
+    Index(None, "assignee_id", "id"),
+    Index(None, "updated_at", "id"),
 )
 
 conversations = Table(
@@ -193,6 +194,12 @@ conversations = Table(
     _time("updated_at"),
     Index(None, "owner_id", "updated_at"),
     Index(None, "visibility", "updated_at"),
+    Index(
+        "ix_conversations_active",
+        "updated_at",
+        sqlite_where=text("agent_status <> 'idle'"),
+        postgresql_where=text("agent_status <> 'idle'"),
+    ),
 )
 
 conversation_members = Table(

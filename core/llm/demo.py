@@ -444,7 +444,8 @@ def _render_list(arguments: JSON, value: JSON) -> str:
     if not tasks:
         return f"There are no {kind}."
     total = int(value.get("total") or len(tasks))
-    shown = f" (the first {len(tasks)} of {total})" if total > len(tasks) else ""
+    more = "more than " if value.get("total_at_least") else ""
+    shown = f" (the first {len(tasks)} of {more}{total})" if total > len(tasks) else ""
     return f"Your {kind}{shown}:\n\n" + "\n".join(f"- {_line(task)}" for task in tasks)
 
 

@@ -132,6 +132,12 @@ MILK = {"ref": "OT-3", "title": "Buy milk", "status": "done", "priority": "high"
     [
         ("list_tasks", {}, {"tasks": [MILK], "total": 1}, "Your tasks:\n\n- **OT-3** Buy milk (done, high)"),
         ("list_tasks", {}, {"tasks": [MILK], "total": 9}, "Your tasks (the first 1 of 9):\n\n- **OT-3** Buy milk (done, high)"),
+        (
+            "list_tasks",
+            {},
+            {"tasks": [MILK], "total": 100, "total_at_least": True},
+            "Your tasks (the first 1 of more than 100):\n\n- **OT-3** Buy milk (done, high)",
+        ),
         ("list_tasks", {"status": "in_progress"}, {"tasks": [], "total": 0}, "There are no in progress tasks."),
         ("update_task", {"ref": "OT-3", "status": "done"}, MILK, "OT-3 (Buy milk) is now done."),
         ("update_task", {"ref": "OT-3", "status": "cancelled"}, MILK | {"status": "cancelled"}, "OT-3 (Buy milk) is now cancelled."),
