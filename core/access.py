@@ -32,4 +32,5 @@ class Audience:
 def require(principal: Principal, scope: str) -> None:
     """Raises NotAuthenticated where the principal's token lacks the scope."""
     if scope not in principal.scopes:
-        raise NotAuthenticated(f"This token lacks the scope {scope!r}. Create one that has it: onethread token create NAME --scope {scope}")
+        wanted = " ".join(f"--scope {each}" for each in sorted({*principal.scopes, scope}))
+        raise NotAuthenticated(f"This token lacks the scope {scope!r}. Create one that has it: onethread token create NAME {wanted}")

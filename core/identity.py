@@ -337,7 +337,9 @@ async def authenticate(uow: UnitOfWork, secret: str) -> Principal:
     user = await uow.users.get(token.user_id) if token and _usable(token, uow.now) else None
     if token is None or user is None or user.disabled_at is not None:
         raise NotAuthenticated("This token is unknown, expired or revoked. Create one: onethread token create NAME")
-    return Principal(user_id=user.id, admin=user.admin and "admin" in token.scopes, scopes=token.scopes, token_id=token.id)
+    # Whoever may change tasks is shown what they changed.
+    scopes = token.scopes | {"tasks:read"} if "tasks:write" in token.scopes else token.scopes
+    return Principal(user_id=user.id, admin=user.admin and "admin" in scopes, scopes=scopes, token_id=token.id)
 
 
 # --- what several of them need ---------------------------------------------------------------------------------------

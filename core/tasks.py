@@ -18,6 +18,8 @@ from core.models import TASK_KEYS, InboxEntry, InboxKey, Priority, Project, Task
 from core.ports import ChangedTask, TaskFilter, UnitOfWork
 from core.text import clean
 
+_MAX_REF = 40
+"""Characters of a ref or an id, as anybody may write it."""
 _MAX_TITLE = 200
 _MAX_DESCRIPTION = 10_000
 _MAX_LABELS = 20
@@ -92,6 +94,8 @@ async def create_once(
 async def get(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
     """By ref (`OT-12`) or id."""
     require(principal, "tasks:read")
+    if len(ref) > _MAX_REF:
+        raise NotFound(f"No task has a ref of more than {_MAX_REF} characters.")
     task = await uow.tasks.get(UUID(ref), principal) if _is_id(ref) else await uow.tasks.by_ref(ref.strip(), principal)
     if task is None:
         raise NotFound(f"No task {ref!r}.{await _closest(uow, principal, ref)}")

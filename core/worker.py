@@ -60,6 +60,19 @@ class _Running:
     task: asyncio.Task[None]
 
 
+def vanished(worker: WorkerInfo) -> bool:
+    """Whether its process was killed on this machine, although it counts as alive until its silence is noticed."""
+    if worker.host != platform.node() or sys.platform == "win32":  # where os.kill would end it
+        return False
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 class Worker:
     def __init__(
         self,
@@ -262,7 +275,7 @@ class Worker:
         """What a killed process of this machine was answering is free at once, instead of when its lease ends."""
         async with self._storage.read() as uow:
             workers = await uow.workers.alive(uow.now - WORKER_SILENT)
-        dead = [worker for worker in workers if worker.host == platform.node() and not _runs(worker.pid)]
+        dead = [worker for worker in workers if vanished(worker)]
         for worker in dead:
             async with self._storage.write() as uow:
                 await turns.rescue_from(uow, worker.id, self._rules.retries)
@@ -328,18 +341,6 @@ class Worker:
 
 _TOO_LONG = "The answer took longer than {minutes:.0f} minutes. Retry, or ask for less at once."
 _BROKE = "Onethread itself failed (reference {reference}; the log says where). It is tried again."
-
-
-def _runs(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # os.kill would end it
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:

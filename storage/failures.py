@@ -86,5 +86,5 @@ _SENTENCES = {
     "unable to open": "The database file cannot be opened. Check that its folder exists and may be written to.",
     "disk i/o error": "The disk is full or reports an error. Free some space, or check the disk of the data directory.",
     "malformed": "The database file is damaged. Restore it from a backup.",
-    "not a database": "ONETHREAD_DATABASE_URL names a file that is no SQLite database.",
+    "not a database": "The database file is no SQLite database. Restore it from a backup, or set ONETHREAD_DATABASE_URL to another one.",
 }

@@ -74,7 +74,7 @@ async def connect(url: URL, name: str) -> asyncpg.Connection:
         raise StorageUnavailable(
             f"The database server cannot be reached ({os.strerror(error.errno) if error.errno else 'no answer'}). {_CHECK}"
         ) from None
-    except (asyncpg.InterfaceError, ValueError):
+    except (asyncpg.InterfaceError, ValueError, OverflowError):
         raise InvalidInput("ONETHREAD_DATABASE_URL has parameters that PostgreSQL does not know, or that do not fit together.") from None
     _watch(connection)
     return connection

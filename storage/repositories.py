@@ -220,7 +220,7 @@ class Sessions(Repository):
         await self._insert(schema.sessions, {**dump(session), "sha256": sha256})
 
     async def by_sha256(self, sha256: str) -> Session | None:
-        return await self._one(Session, _session(), sha256=sha256)
+        return await self._one(Session, _of_secret(schema.sessions), sha256=sha256)
 
     async def remove(self, sha256: str) -> None:
         await self._connection.execute(delete(schema.sessions).where(schema.sessions.c.sha256 == sha256))
@@ -234,7 +234,7 @@ class Links(Repository):
         await self._insert(schema.links, {**dump(link), "sha256": sha256})
 
     async def by_sha256(self, sha256: str) -> Link | None:
-        return await self._one(Link, select(schema.links).where(schema.links.c.sha256 == sha256))
+        return await self._one(Link, _of_secret(schema.links), sha256=sha256)
 
     async def take(self, sha256: str, purpose: LinkPurpose) -> Link | None:
         table = schema.links
@@ -280,7 +280,7 @@ class Tokens(Repository):
         await self._insert(schema.tokens, {**dump(token), "sha256": sha256})
 
     async def by_sha256(self, sha256: str) -> Token | None:
-        return await self._one(Token, select(schema.tokens).where(schema.tokens.c.sha256 == sha256))
+        return await self._one(Token, _of_secret(schema.tokens), sha256=sha256)
 
     async def of_user(self, user_id: UUID) -> list[Token]:
         return await self._all(Token, select(schema.tokens).where(schema.tokens.c.user_id == user_id).order_by(schema.tokens.c.id))
@@ -324,7 +324,7 @@ class Tasks(Repository):
         return await self._visible(schema.tasks.c.ref, ref.upper(), principal)
 
     async def of_conversation(self, conversation_id: UUID) -> Task | None:
-        return await self._one(Task, select(schema.tasks).where(schema.tasks.c.conversation_id == conversation_id))
+        return await self._one(Task, _task_of(), conversation=conversation_id)
 
     async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Task]:
         return await self._all(Task, rows_among(schema.tasks.c.conversation_id), keys=conversation_ids)
@@ -723,8 +723,13 @@ def _user_named() -> Prepared:
 
 
 @cache
-def _session() -> Prepared:
-    return Prepared(select(schema.sessions).where(schema.sessions.c.sha256 == bindparam("sha256")))
+def _task_of() -> Prepared:
+    return Prepared(select(schema.tasks).where(schema.tasks.c.conversation_id == bindparam("conversation")))
+
+
+@cache
+def _of_secret(table: Table) -> Prepared:
+    return Prepared(select(table).where(table.c.sha256 == bindparam("sha256")))
 
 
 def _conversation_query() -> Select[Any]:

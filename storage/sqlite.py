@@ -180,7 +180,7 @@ class SqliteConnection:
         deadline, pause = asyncio.get_running_loop().time() + BUSY_SECONDS, 0.001
         while True:
             try:
-                self._connection.exec_driver_sql(begin)
+                self.on_driver(begin, ())
                 return
             except OperationalError as error:
                 if not _is_busy(error) or asyncio.get_running_loop().time() > deadline:

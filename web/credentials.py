@@ -58,13 +58,35 @@ async def principal_of(uow: UnitOfWork, connection: HTTPConnection, services: Se
     if scheme:
         if scheme.lower() != "bearer":
             raise NotAuthenticated("Send the token as: Authorization: Bearer ot_...")
-        return await _bearer(uow, credential.strip(), services)
+        return await of_bearer(uow, credential.strip(), services.rules)
     secret = connection.cookies.get(cookie_name(services.rules))
     if not secret:
         raise NotAuthenticated("Sign in, or send a token as: Authorization: Bearer ot_...")
     if connection.scope["type"] == "http" and connection.scope["method"] not in _SAFE_METHODS:
         check_same_site(connection)
     return await identity.of_session(uow, secret)
+
+
+async def of_bearer(uow: UnitOfWork, credential: str, rules: WebRules) -> Principal:
+    """Who holds this personal token or JWT. Raises NotAuthenticated."""
+    if credential.startswith(identity.SECRET_PREFIX):
+        return await identity.authenticate(uow, credential)
+    try:
+        claims = jwt.decode(
+            credential,
+            rules.secret_key,
+            algorithms=[_ALGORITHM],
+            audience=_AUDIENCE,
+            issuer=_ISSUER,
+            options={"require": ["exp", "iat", "sub", "iss", "aud", _PASSWORD], "verify_exp": False, "verify_iat": False},
+        )
+        user_id, expires_at = UUID(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC)
+        password_set_at = datetime.fromisoformat(claims[_PASSWORD]) if claims[_PASSWORD] else None
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
+        raise NotAuthenticated("This token is unknown, expired or revoked.") from None
+    if expires_at <= uow.now:
+        raise NotAuthenticated("This token has expired. Get a new one: POST /api/auth/token")
+    return await identity.of_user(uow, user_id, password_set_at=password_set_at)
 
 
 def check_same_site(connection: HTTPConnection) -> None:
@@ -115,24 +137,3 @@ def issue_jwt(user: User, rules: WebRules, now: datetime) -> str:
 def _since(user: User) -> str:
     """Names the password by the moment at which it was set: servers' clocks may differ, so nothing is compared with this one's."""
     return user.password_set_at.isoformat() if user.password_set_at else ""
-
-
-async def _bearer(uow: UnitOfWork, credential: str, services: Services) -> Principal:
-    if credential.startswith(identity.SECRET_PREFIX):
-        return await identity.authenticate(uow, credential)
-    try:
-        claims = jwt.decode(
-            credential,
-            services.rules.secret_key,
-            algorithms=[_ALGORITHM],
-            audience=_AUDIENCE,
-            issuer=_ISSUER,
-            options={"require": ["exp", "iat", "sub", "iss", "aud", _PASSWORD], "verify_exp": False, "verify_iat": False},
-        )
-        user_id, expires_at = UUID(claims["sub"]), datetime.fromtimestamp(claims["exp"], UTC)
-        password_set_at = datetime.fromisoformat(claims[_PASSWORD]) if claims[_PASSWORD] else None
-    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
-        raise NotAuthenticated("This token is unknown, expired or revoked.") from None
-    if expires_at <= uow.now:
-        raise NotAuthenticated("This token has expired. Get a new one: POST /api/auth/token")
-    return await identity.of_user(uow, user_id, password_set_at=password_set_at)

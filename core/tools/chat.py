@@ -26,7 +26,7 @@ _STATES: Mapping[TurnStatus, State] = {
     TurnStatus.FAILED: "failed",
     TurnStatus.CANCELLED: "cancelled",
 }
-_WRITTEN = ("text", "question", "approvals[].arguments")
+_WRITTEN = ("text", "phase", "question", "approvals[].arguments")
 _SENTENCES = 400
 """Bytes that are kept free for what comes last: how to go on."""
 _LEAST_SHARE = 300

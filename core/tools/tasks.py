@@ -18,7 +18,8 @@ from core.tools.sizes import ROOM, behind, cut, size_of, that_fit
 
 _Status = Literal["todo", "in_progress", "in_review", "done", "cancelled"]
 _Priority = Literal["low", "medium", "high", "urgent"]
-_WRITTEN = ("title", "description", "labels")
+_WRITTEN = ("title", "description", "labels", "agent_status_message")
+"""The last may quote a question of the agent's."""
 LIST_THEM = "Call list_tasks to see what there is."
 """What to do where there is no such task."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +12,7 @@ from tests.chaos.fleet import Fleet, WorkerProcess
 
 PAUSE_SECONDS = (2.0, 4.0)
 ZOMBIE_SECONDS = 15.0
+LOOK_SECONDS = 0.1
 STOPS = 20
 """Until one hits a worker that runs turns and holds no lock."""
 
@@ -114,9 +114,10 @@ class Disturbance:
 
     async def _taken_over(self, held: list[Held]) -> int:
         """Waits until others have claimed some of them."""
-        end = time.monotonic() + ZOMBIE_SECONDS
-        while not self._lost(held) and time.monotonic() < end:
-            await asyncio.sleep(0.1)
+        for _ in range(int(ZOMBIE_SECONDS / LOOK_SECONDS)):
+            if self._lost(held):
+                break
+            await asyncio.sleep(LOOK_SECONDS)
         await asyncio.sleep(self._dice.uniform(0.0, 1.5))
         return self._lost(held)
 

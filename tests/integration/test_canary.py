@@ -28,11 +28,11 @@ from core.events import Event, TaskDeleted, TextDelta
 from core.ids import new_id
 from core.live import LiveEvents
 from core.llm.client import LiteLLM, ModelSettings
-from core.models import JSON, Posted, Turn, TurnStatus
+from core.models import Posted, Turn, TurnStatus
 from core.ports import ChatModel, ModelRequest, RoundEnd, TextChunk, UnitOfWork
 from core.retries import RetryPolicy
 from core.tools import tasks as task_tools
-from core.tools.registry import Arguments, Hints, Tool, ToolContext, tool
+from core.tools.registry import Arguments, Hints, Result, Tool, ToolContext, tool
 from core.worker import WorkerRules
 from onethread import logs
 from onethread.bootstrap import SystemClock
@@ -345,7 +345,7 @@ class Wish(Arguments):
 
 
 @tool(toolset="test", title="Break", hints=Hints())
-async def break_down(_context: ToolContext, arguments: Wish) -> JSON:
+async def break_down(_context: ToolContext, arguments: Wish) -> Result:
     """Raises an error that quotes what it was called with."""
     try:
         raise LookupError(arguments.text)

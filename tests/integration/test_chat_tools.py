@@ -1,7 +1,7 @@
 """The tools of MCP clients over a real database and a real worker: what they do, what they tell, and what they keep to themselves."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -255,6 +255,38 @@ async def test_a_question_is_told_and_answered_by_the_next_message(start: Start)
         assert (await client.call("agent_status"))["agents"] == []
         shown = (await client.call("list_messages", conversation_id=asked["conversation_id"]))["messages"]
         assert [each.get("question", {}).get("text") for each in shown] == [None, "Which kind?", None, None]
+
+
+async def test_whatever_people_or_a_model_wrote_is_named_as_untrusted(world: World, client: Client) -> None:
+    task = await world.task("trap", description="trap", labels=("trap",))
+    world.model.will(Call("ask_user", {"question": "trap?", "options": ["trap"]}))
+    async with world.working():
+        asked = await client.ask("trap", ref=task.ref)
+    calls: dict[str, JSON] = {
+        "list_tasks": {},
+        "get_task": {"ref": task.ref},
+        "update_task": {"ref": task.ref, "priority": "high"},
+        "get_reply": {"turn_id": asked["turn_id"]},
+        "list_messages": {"ref": task.ref},
+        "agent_status": {"ref": task.ref},
+    }
+    for name, arguments in calls.items():
+        trapped = set(_where("trap", await client.call(name, **arguments)))
+        assert trapped
+        assert [path for path in trapped if not path.startswith(TOOLS.get(name).untrusted)] == []
+
+
+def _where(word: str, value: Any, path: str = "") -> Iterator[str]:
+    """The paths of the texts that contain it, as `untrusted` writes them."""
+    match value:
+        case dict():
+            for name, each in value.items():
+                yield from _where(word, each, f"{path}.{name}" if path else name)
+        case list():
+            for each in value:
+                yield from _where(word, each, f"{path}[]")
+        case str() if word in value:
+            yield path
 
 
 # --- approvals ---

@@ -14,12 +14,12 @@ from core.drafts import Drafts
 from core.errors import ModelBusy, ModelFaltered, ModelRefused, StorageUnavailable
 from core.events import AgentStatusChanged, TextDelta, TurnChanged
 from core.ids import new_id
-from core.models import JSON, AgentStatus, MessageStatus, Posted, ToolCallState, Turn, TurnStatus
+from core.models import AgentStatus, MessageStatus, Posted, ToolCallState, Turn, TurnStatus
 from core.ports import TaskFilter, UnitOfWork
 from core.retries import RetryPolicy
 from core.tools import agent as agent_tools
 from core.tools import tasks as task_tools
-from core.tools.registry import Arguments, Hints, ToolContext, Toolset, tool
+from core.tools.registry import Arguments, Hints, Result, ToolContext, Toolset, tool
 from onethread import bootstrap, service
 from onethread.bootstrap import App
 from storage.unit_of_work import Database
@@ -233,7 +233,7 @@ class Number(Arguments):
 
 
 @tool(toolset="test", title="Break", hints=Hints())
-async def break_down(context: ToolContext, arguments: Number) -> JSON:
+async def break_down(context: ToolContext, arguments: Number) -> Result:
     """Changes something and fails."""
     await context.uow.users.add(replace((await context.uow.users.all())[0], id=new_id(), name="left over"))
     raise RuntimeError("a secret that stood in the database")
