@@ -1,1 +1,1 @@
-"""The MCP surface lives here: tasks and chat as tools for IDE assistants, and the client of other MCP servers."""
+"""The MCP surface: tasks and chat as tools for IDE assistants. The only home of `mcp`; it knows the core and nothing else of ours."""
