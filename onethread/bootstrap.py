@@ -16,7 +16,7 @@ from core import identity, projects
 from core.access import Principal
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
-from core.errors import Conflict
+from core.errors import Conflict, NotAuthenticated
 from core.ids import new_id
 from core.limits import ModelLimit, ModelLimits
 from core.live import LiveEvents, Publisher
@@ -68,7 +68,11 @@ class App:
             return await (identity.user_named(uow, wanted) if wanted else identity.local_admin(uow))
 
     async def principal(self, name: str = "") -> Principal:
-        return identity.principal_of(await self.person(name))
+        """Likewise; raises NotAuthenticated for somebody who is disabled."""
+        person = await self.person(name)
+        if person.disabled_at:
+            raise NotAuthenticated(f"{person.name} is disabled. An admin enables them again: onethread user enable {person.name}")
+        return identity.principal_of(person)
 
 
 @asynccontextmanager

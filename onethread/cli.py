@@ -1,12 +1,14 @@
 """The command line. Each command imports what it needs when it runs, so that `onethread --help` answers at once."""
 
 import asyncio
+import gc
 import importlib.util
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
     from core.models import User
     from core.ports import UnitOfWork
     from onethread.bootstrap import App
+    from onethread.mcp_config import Written
     from onethread.settings import Settings
 
-_OURS = ("core", "storage", "web")
+_OURS = ("core", "storage", "web", "mcp_server")
 _INTERRUPTED = 130
+CLIENTS = ("claude-code", "claude-desktop", "cursor", "vscode", "zed")
+"""Programs that `onethread mcp config` knows."""
 _LINK_LIFETIME = timedelta(days=7)
 _ABOUT_LINK = "Whoever opens the link sets the password: once, within 7 days."
 
@@ -101,8 +106,9 @@ def chat(task: str | None, last: bool, as_json: bool) -> int:
 
 @onethread.command()
 @click.option("--until-idle", is_flag=True, help="End when nothing is left to be answered.")
+@click.option("--linger", type=float, default=0.0, hidden=True)
 @click.option("--suspects", is_flag=True, hidden=True)
-def worker(until_idle: bool, suspects: bool) -> None:
+def worker(until_idle: bool, linger: float, suspects: bool) -> None:
     """Answer messages that any surface has stored. Ctrl-C hands back what is not finished."""
     from onethread import bootstrap, logs, service
 
@@ -112,7 +118,7 @@ def worker(until_idle: bool, suspects: bool) -> None:
         rules = replace(bootstrap.worker_rules_of(settings), concurrency=1, suspects_only=True)
         _do(settings, service.answer_suspects, worker_rules=rules)
     else:
-        _do(settings, service.work_until_idle if until_idle else service.work)
+        _do(settings, partial(service.work_until_idle, linger=linger) if until_idle else service.work)
 
 
 @onethread.command()
@@ -121,7 +127,7 @@ def worker(until_idle: bool, suspects: bool) -> None:
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
 @click.option("--no-worker", is_flag=True, help="Leave answering to `onethread worker`.")
 def serve(host: str, port: int, open_page: bool, no_worker: bool) -> None:
-    """Serve the HTTP API and the live WebSocket, and answer messages, in one process.
+    """Serve the HTTP API, the live WebSocket and MCP, and answer messages, in one process.
 
     For this machine alone nothing needs to be set: it prints a link that signs you in. For others set ONETHREAD_SECRET_KEY and
     ONETHREAD_PUBLIC_URL, and give an admin a password: onethread user link NAME. Ctrl-C hands back what is not answered.
@@ -133,6 +139,56 @@ def serve(host: str, port: int, open_page: bool, no_worker: bool) -> None:
     logs.to_stderr(settings.log_format)
     with server.listening(settings, host, port) as door:
         _do(settings, lambda app: server.serve(app, door, worker=not no_worker, open_page=open_page))
+
+
+@onethread.group(invoke_without_command=True)
+@click.option("--read-only", is_flag=True, help="Offer only the tools that change nothing.")
+@click.option("--tools", metavar="A,B", help="Offer only these tools.")
+@click.pass_context
+def mcp(context: click.Context, read_only: bool, tools: str | None) -> None:
+    """Serve tasks and the agent to an IDE's assistant, by MCP on standard input and output.
+
+    The IDE starts this by itself: `onethread mcp config` says how to tell it. It acts for ONETHREAD_USER, or the local admin. Messages are
+    answered by whatever worker runs; where none does it starts one, which goes on when the IDE is closed.
+    """
+    if context.invoked_subcommand:
+        return
+    if sys.stdin.isatty():
+        click.echo("An IDE starts this, and speaks MCP with it: see onethread mcp config --help. Ctrl-C ends it.", err=True)
+    gc.disable()  # worth an eighth of the time to the first answer; onethread.mcp_stdio turns it on again
+    sys.modules["rich"] = None  # type: ignore[assignment]  # structlog and the SDK load it, for coloured tracebacks that nobody sees here
+    from onethread import mcp_stdio
+
+    mcp_stdio.main(read_only=read_only, tools=_names(tools))
+
+
+@mcp.command("config")
+@click.argument("client", metavar="CLIENT", type=click.Choice(CLIENTS))
+@click.option("--write", is_flag=True, help="Add it to the client's file. What is there stays, and is kept beside it.")
+@click.option("--url", metavar="URL", help="Of a running `onethread serve`, instead of a program that the client starts.")
+@click.pass_context
+def mcp_config(context: click.Context, client: str, write: bool, url: str | None) -> None:
+    """Print what tells an MCP client of Onethread, and say where it belongs.
+
+    CLIENT is claude-code, claude-desktop, cursor, vscode or zed. Options of `onethread mcp` become part of it, as in: onethread mcp
+    --read-only config cursor. It never holds a token, a key or a password; what must be set beside it is said.
+    """
+    from onethread import mcp_config
+    from onethread.settings import load
+
+    assert context.parent
+    read_only, tools = context.parent.params["read_only"], _names(context.parent.params["tools"])
+    set_before = frozenset(os.environ)
+    configuration = mcp_config.made(client, load(), read_only=read_only, tools=tools, url=url)
+    if from_file := sorted(name for name in os.environ.keys() - set_before if name in configuration.text):
+        click.echo(f"From the file .env in this folder: {', '.join(from_file)}. Whoever wrote it decides what the client starts.", err=True)
+    if write:
+        click.echo(_told(mcp_config.write(configuration), configuration.path), err=True)
+    else:
+        click.echo(configuration.text, nl=False)
+        click.echo(f"It belongs into {configuration.path}, where --write would put it.", err=True)
+    for sentence in configuration.advice:
+        click.echo(sentence, err=True)
 
 
 # --- looking after it ------------------------------------------------------------------------------------------------
@@ -429,6 +485,16 @@ def _settings() -> "Settings":
     settings = load()
     prepare_data_dir(settings)
     return settings
+
+
+def _told(written: "Written", path: Path) -> str:
+    if not written.changed:
+        return f"{path} has it already."
+    return f"Added it to {path}; as it was: {written.backup}" if written.backup else f"Made {path}."
+
+
+def _names(listed: str | None) -> list[str] | None:
+    return None if listed is None else [name for each in listed.split(",") if (name := each.strip())]
 
 
 def _log_to_file(settings: "Settings") -> None:

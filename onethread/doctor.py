@@ -14,9 +14,10 @@ from typing import Literal
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from core.errors import OnethreadError
+from core.errors import InvalidInput, OnethreadError
 from core.frames import WORKER_SILENT
 from core.llm.providers import DEMO_MODEL, PROVIDERS, key_of, missing_keys, provider_of
+from onethread import mcp_config
 from onethread.bootstrap import App, running
 from onethread.settings import CONFIG_FILE, Settings, load, prepare_data_dir
 from storage.migrate import head
@@ -52,8 +53,8 @@ async def examine() -> list[Finding]:
     except OnethreadError as error:
         return [Finding("broken", str(error))]
     findings.append(Finding("fine", f"data directory: {settings.data_dir} can be written to"))
-    findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_fallbacks(settings), *_pth_files()]
-    return findings
+    findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_fallbacks(settings), *_mcp(settings)]
+    return [*findings, *_pth_files()]
 
 
 def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
@@ -174,6 +175,21 @@ def _fallbacks(settings: Settings) -> Iterator[Finding]:
         missing = () if settings.model_api_base else missing_keys(model, settings.environ)
         advice = f"It is passed over. Set {' or '.join(missing)}."
         yield Finding("note", f"fallback model: {model} has no key", advice) if missing else Finding("fine", f"fallback model: {model}")
+
+
+def _mcp(settings: Settings) -> Iterator[Finding]:
+    """Clients whose file cannot be understood, or starts what is not there any more: they show no tools, and do not say why."""
+    for name, client in mcp_config.CLIENTS.items():
+        path = client.file(settings.environ)
+        try:
+            command = mcp_config.started(client, path)
+        except InvalidInput as error:
+            yield Finding("note", f"MCP: {error}")
+            continue
+        if command and not shutil.which(command):
+            shown = command if command.isprintable() else ascii(command)  # a project's file is not always the person's own
+            advice = f"Remove its entry there, then: onethread mcp config {name} --write"
+            yield Finding("note", f"MCP: {path} starts {shown}, which is not there", advice)
 
 
 def _shown(value: object) -> object:

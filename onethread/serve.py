@@ -1,7 +1,8 @@
-"""`onethread serve`: one process that holds the web, a worker and the bots."""
+"""`onethread serve`: one process that holds the web, `/mcp`, a worker and the bots."""
 
 import asyncio
 import errno
+import hmac
 import ipaddress
 import os
 import secrets
@@ -23,14 +24,20 @@ import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+import mcp_server.server
 from core import identity
+from core.access import Principal
 from core.errors import InvalidInput, StorageUnavailable
 from core.llm.client import load
 from core.llm.providers import choices
 from core.models import LinkPurpose
+from mcp_server import http as mcp_http
+from mcp_server.callers import Bearer
+from mcp_server.services import Services as McpServices
 from onethread.bootstrap import App, working
-from onethread.settings import Settings
-from web.app import web_app
+from onethread.settings import LOCAL_NAMES, Settings
+from web.app import mount, web_app
+from web.credentials import of_bearer
 from web.frames import MAX_FRAME_BYTES
 from web.passwords import Argon2
 from web.services import MIN_SECRET, Services, WebRules
@@ -46,7 +53,6 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than a reverse proxy keeps an idle connection: it must not find one closed that it is about to use."""
 MAKE_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 _NO_ADMIN = "Let an admin set a password. This prints the link for it: onethread user link admin, or onethread user add NAME --admin"
-_LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = structlog.get_logger()
 
@@ -77,6 +83,37 @@ def services_of(app: App, rules: WebRules) -> Services:
     )
 
 
+def mcp_endpoint(app: App, rules: WebRules, stopping: asyncio.Event) -> mcp_http.Endpoint:
+    """MCP for whoever has a token or a JWT of the API."""
+    services = McpServices(
+        storage=app.storage,
+        live=app.live,
+        posting=app.rules,
+        worker_needed=_no_worker,
+        stopping=stopping,
+    )
+
+    async def opening() -> McpServices:
+        return services
+
+    async def authenticate(credential: str) -> Principal:
+        async with app.storage.read() as uow:
+            return await of_bearer(uow, credential, rules)
+
+    server = mcp_server.server.build(opening, Bearer(), state_keys=[_derived(rules.secret_key, "mcp request state")])
+    how = mcp_http.HttpRules(public_url=rules.public_url, hosts=rules.hosts, recheck_seconds=rules.recheck_seconds)
+    return mcp_http.Endpoint(server, authenticate=authenticate, rules=how, stopping=stopping)
+
+
+def _no_worker() -> None:
+    """This process has one, or was told to leave answering to others."""
+
+
+def _derived(key: str, purpose: str) -> str:
+    """A key of its own for each purpose, the same in every process."""
+    return hmac.digest(key.encode(), purpose.encode(), "sha256").hex()
+
+
 @contextmanager
 def listening(settings: Settings, host: str, port: int) -> Iterator[Door]:
     """Opens the door while the block runs; raises InvalidInput that says why it cannot be opened."""
@@ -86,7 +123,7 @@ def listening(settings: Settings, host: str, port: int) -> Iterator[Door]:
     port = sockets[0].getsockname()[1]
     url = settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
     named = urlsplit(url).hostname or ""
-    hosts = {named, *settings.allowed_hosts} | (_LOCAL_NAMES | {host.lower()} if on_loopback else set())
+    hosts = {named, *settings.allowed_hosts} | (LOCAL_NAMES | {host.lower()} if on_loopback else set())
     try:
         yield Door(sockets=sockets, url=url, hosts=frozenset(hosts), local=on_loopback and not is_public(settings))
     finally:
@@ -101,13 +138,16 @@ async def serve(app: App, door: Door, *, worker: bool, open_page: bool) -> None:
         raise InvalidInput(f"{reason}Before `onethread serve` starts:\n" + "\n".join(f"- {each}" for each in missing))
     rules = WebRules(public_url=door.url, hosts=door.hosts, secret_key=secret_key(app.settings))
     web = web_app(services_of(app, rules))
+    mcp = mcp_endpoint(app, rules, web.state.stopping)
+    mount(web, mcp_http.PATH, mcp)
     server = server_of(web, app.settings)
     async with AsyncExitStack() as parts:
         parts.enter_context(_ended_by_signals(server, web.state.stopping))
         if worker:
             await parts.enter_async_context(_warmed_up())
             await parts.enter_async_context(working(app))
-        # Bots and /mcp are further parts, entered here: they end after the web, and hand back what they hold.
+        await parts.enter_async_context(mcp.running())
+        # Bots are further parts, entered here: they end after the web, and hand back what they hold.
         await _announce(app, door, open_page=open_page)
         _log.info("serve.started", url=door.url, worker=worker)
         await server.serve(door.sockets)

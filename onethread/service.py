@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import structlog
 
 from core.errors import StorageUnavailable
+from core.frames import WORKER_SILENT
+from core.worker import vanished
 from onethread.bootstrap import App, working
 
 _POLL_SECONDS = 0.25
@@ -21,12 +23,24 @@ async def work(app: App) -> None:
         await stopped.wait()
 
 
-async def work_until_idle(app: App) -> None:
-    """Until nothing was queued or running for two seconds, or a signal comes."""
+async def work_until_idle(app: App, *, linger: float = 0.0) -> None:
+    """Until nothing was queued or running for two seconds, or a signal comes.
+
+    Then it waits for more as many seconds as `linger` says, unless an older worker is alive: of several that were started at once, one
+    stays.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + linger
 
     async def idle() -> bool:
+        nonlocal until
         async with app.storage.read() as uow:
-            return not await uow.turns.open_count()
+            is_busy = bool(await uow.turns.open_count())
+            workers = await uow.workers.alive(uow.now - WORKER_SILENT)
+        if is_busy:
+            until = clock() + linger
+        others = any(worker.id < app.process_id and not vanished(worker) for worker in workers)
+        return not is_busy and (others or clock() >= until)
 
     await _work_until(app, idle, seconds=_IDLE_SECONDS)
 

@@ -32,6 +32,9 @@ from core.llm.providers import default_model, qualified, unserved
 CONFIG_FILE = "onethread.toml"
 LOCAL_URL = "http://127.0.0.1:8420"
 """Where `onethread serve` is when nothing else is said."""
+LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
+_WITHOUT_DOTENV = "ONETHREAD_WITHOUT_DOTENV"
+_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies")
 
 
 class Limit(BaseModel):
@@ -52,7 +55,7 @@ class Settings(BaseSettings):
     database_url: str = ""
     """Default: the SQLite file `onethread.db` in the data directory."""
     user: str = ""
-    """Who the terminal acts for. Default: the local admin."""
+    """Who the terminal and `onethread mcp` act for. Default: the local admin."""
     model: str = ""
     """A litellm id. Default: the first of Anthropic, OpenAI, Gemini whose key is set, else demo/offline."""
     fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(default_factory=tuple)
@@ -162,7 +165,7 @@ class Settings(BaseSettings):
     @property
     def database_shown(self) -> str:
         """The database's address without its password."""
-        return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(//[^/:@]*):.*@", r"\1:***@", self.database))
+        return masked(self.database)
 
     @property
     def kept(self) -> timedelta | None:
@@ -187,13 +190,17 @@ class Settings(BaseSettings):
     def log_file(self) -> Path:
         return self.data_dir / "onethread.log"
 
+    @property
+    def config_file(self) -> Path:
+        return self.data_dir / CONFIG_FILE
+
 
 def load(*, dotenv: bool = True) -> Settings:
     """The settings as they are now; raises InvalidInput that names the variable.
 
     With `dotenv`, variables that are not set come from `.env` of the working directory, the providers' keys too.
     """
-    if dotenv:
+    if dotenv and not os.environ.get(_WITHOUT_DOTENV):
         for name, value in dotenv_values(".env").items():
             if value and not os.environ.get(name):
                 os.environ[name] = value
@@ -210,6 +217,32 @@ def load(*, dotenv: bool = True) -> Settings:
         ) from None
     except ValidationError as error:
         raise InvalidInput("A setting is wrong. " + "; ".join(map(_problem, error.errors(include_input=False)))) from None
+
+
+def elsewhere(settings: Settings) -> tuple[dict[str, str], list[str]]:
+    """What is set in the environment, for a program in another folder that works with the same Onethread, its paths whole; and the names of
+    those variables, left out, that hold a password.
+    """
+    names = [f"ONETHREAD_{field.upper()}" for field in Settings.model_fields if field not in _OF_SERVE]
+    given = {name: value for name in names if (value := os.environ.get(name))}
+    if "ONETHREAD_DATA_DIR" in given or os.environ.get("XDG_DATA_HOME"):
+        given["ONETHREAD_DATA_DIR"] = str(settings.data_dir)
+    if (url := given.get("ONETHREAD_DATABASE_URL", "")).startswith("sqlite"):
+        scheme, _, path = url.partition("///")
+        given["ONETHREAD_DATABASE_URL"] = f"{scheme}///{Path(path).absolute()}"
+    secret = [name for name, value in given.items() if masked(value) != value]
+    return {name: value for name, value in given.items() if name not in secret}, secret
+
+
+def masked(address: str) -> str:
+    """An address without the password in it, and without what its query calls a key, a token or the like."""
+    without_password = re.sub(r"(//[^/:@]*):.*@", r"\1:***@", address)
+    return re.sub(r"([?&][^=&]*(?:key|token|secret|pass|pwd|auth|sig)[^=&]*=)[^&]*", r"\1***", without_password, flags=re.IGNORECASE)
+
+
+def without_dotenv(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process in somebody else's folder, and for those that it starts: none of them reads the `.env` there."""
+    return {**environ, _WITHOUT_DOTENV: "1"}
 
 
 def _items(listed: str | list[str]) -> list[str]:

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from web import openapi, problems
 from web.bodies import MAX_JSON_BYTES
@@ -50,3 +52,17 @@ def web_app(services: Services) -> FastAPI:
         app.include_router(router, max_body_size=MAX_JSON_BYTES)
     openapi.install(app)
     return app
+
+
+def mount(app: FastAPI, path: str, surface: ASGIApp) -> None:
+    """Another surface under this one address: inside our middleware, which knows its route and tells of the errors that it raises.
+
+    Its path is no route's of ours, so it is looked at first: looking at all of them takes longer than some calls do.
+    """
+    app.router.routes.insert(0, _Surface(path, surface, include_in_schema=False))
+
+
+class _Surface(Route):
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}

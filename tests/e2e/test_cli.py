@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.conftest import ONETHREAD, Prompt, Shell, environment
 from tests.postgres import Server
 
-COMMANDS = ["chat", "serve", "worker", "doctor", "db prune", "db export", "db import"]
+COMMANDS = ["chat", "serve", "mcp", "mcp config", "worker", "doctor", "db prune", "db export", "db import"]
 COMMANDS += ["user add", "user link", "user disable", "token create", "project edit"]
 HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi", "uvicorn", "jwt"}
 
@@ -116,7 +116,10 @@ def test_file_that_is_no_database_is_refused_in_a_sentence(prompt: Prompt) -> No
 
     refused = prompt.run("db", "upgrade", ONETHREAD_DATABASE_URL=f"sqlite+aiosqlite:///{prompt.folder / 'letter.txt'}")
 
-    assert (refused.code, refused.err) == (1, "Error: ONETHREAD_DATABASE_URL names a file that is no SQLite database.\n")
+    assert (refused.code, refused.err) == (
+        1,
+        "Error: The database file is no SQLite database. Restore it from a backup, or set ONETHREAD_DATABASE_URL to another one.\n",
+    )
 
 
 def test_database_of_a_newer_version_is_refused_in_a_sentence(prompt: Prompt) -> None:
