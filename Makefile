@@ -17,10 +17,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench chaos lock upgrade clean
+.PHONY: help run test check format bench chaos conformance lock upgrade clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/runtime.stamp ## install what is needed (once) and start Onethread
 	@exec $(VENV)/bin/onethread chat $(ARGS)
@@ -43,6 +43,9 @@ bench: $(VENV)/dev.stamp ## measure speed and load, and write docs/benchmarks.md
 
 chaos: $(VENV)/dev.stamp ## break everything while 1,000 messages are answered on each database: about 15 minutes
 	@ONETHREAD_CHAOS_TURNS=$${ONETHREAD_CHAOS_TURNS:-1000} $(PY) -m pytest tests/chaos/test_chaos.py -q -s $(ARGS)
+
+conformance: $(VENV)/dev.stamp node_modules/.stamp ## run the MCP project's own tests against Onethread, and write the scores into docs/mcp.md
+	@$(PY) -m tests.conformance $(ARGS)
 
 # --- dependencies: locked with hashes; releases younger than a week are not taken ---
 
@@ -102,8 +105,8 @@ $(PY):
 	@echo "Making $(VENV) with $$("$(PYTHON)" --version) ..." >&2
 	@"$(PYTHON)" -m venv --clear $(VENV)
 
-# The tests' model providers are played by a Node server. Without npm its tests are skipped, and say so.
+# A server that plays the model providers, and other people's MCP clients. Without npm their tests are skipped, and say so.
 node_modules/.stamp: package-lock.json
 	@if command -v npm > /dev/null; then \
-		npm ci --silent --no-audit --no-fund && touch $@ || echo "npm ci failed: the tests that need its packages are skipped" >&2; \
+		npm ci --silent --no-audit --no-fund --ignore-scripts && touch $@ || echo "npm ci failed: the tests that need its packages are skipped" >&2; \
 	fi

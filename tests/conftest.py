@@ -1,5 +1,6 @@
 """What all tests share. Here: programs that a test needs beside Python, and what happens where one is missing."""
 
+import functools
 import gc
 import os
 import re
@@ -31,23 +32,28 @@ def _found(program: str) -> Callable[[], bool]:
     return lambda: shutil.which(program) is not None
 
 
-def _node_is_new_enough() -> bool:
+@functools.cache
+def _node_version() -> tuple[int, int]:
+    """(0, 0) where there is none."""
     node = shutil.which("node")
-    if node is None:
-        return False
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
-    numbers = re.match(r"v(\d+)\.(\d+)", version)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (20, 15)
+    version = node and subprocess.run([node, "--version"], capture_output=True, text=True, check=False, timeout=30).stdout
+    numbers = re.match(r"v(\d+)\.(\d+)", version or "")
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
-def _aimock_is_there() -> bool:
-    return _node_is_new_enough() and (ROOT / "node_modules/@copilotkit/aimock/package.json").exists()
+def _npm_package(name: str, *, node: tuple[int, int]) -> Component:
+    return Component(
+        is_there=lambda: _node_version() >= node and (ROOT / "node_modules" / name / "package.json").exists(),
+        install="npm ci, with Node.js {}.{} or newer (as root: bash .ci/run)".format(*node),
+    )
 
 
 COMPONENTS = {
     "curl": Component(is_there=_found("curl"), install="apt-get install curl"),
-    "node": Component(is_there=_node_is_new_enough, install="install Node.js 20.15 or newer (as root: bash .ci/run)"),
-    "aimock": Component(is_there=_aimock_is_there, install="npm ci, with Node.js 20.15 or newer (as root: bash .ci/run)"),
+    "aimock": _npm_package("@copilotkit/aimock", node=(20, 15)),
+    "conformance": _npm_package("@modelcontextprotocol/conformance-next", node=(22, 19)),
+    "inspector": _npm_package("@modelcontextprotocol/inspector", node=(22, 19)),
+    "mcporter": _npm_package("mcporter", node=(22, 19)),
     "postgresql": Component(is_there=lambda: postgres_programs() is not None, install="apt-get install postgresql"),
     "tmux": Component(is_there=_found("tmux"), install="apt-get install tmux"),
 }

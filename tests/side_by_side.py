@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = (
     "tests/chaos/",  # mostly waits; both databases at once would leave each of them half a machine
+    "tests/e2e/test_mcp_clients.py",
     "tests/e2e/test_terminal.py",
     "tests/e2e/test_readme.py",
     "tests/integration/test_llm_turns.py",

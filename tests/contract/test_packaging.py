@@ -19,6 +19,7 @@ from onethread.settings import Settings
 ROOT = Path(__file__).parents[2]
 OUR_PACKAGES = {"onethread", "core", "storage", "bots", "mcp_server", "web"}
 OUR_NAMES = {*OUR_PACKAGES, "tests"}
+_ADDRESS = r"https?:|file:|git\+"
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
@@ -69,9 +70,16 @@ def test_every_locked_requirement_is_exact_and_has_hashes(lock: str) -> None:
         assert "--hash=sha256:" in requirement, requirement
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "package-lock.json"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_holds_no_address(lock: str) -> None:
-    assert not re.search(r"https?:|file:|git\+|--index-url|--extra-index-url|--find-links|\"resolved\"", _read(lock))
+    assert not re.search(rf"{_ADDRESS}|--index-url|--extra-index-url|--find-links", _read(lock))
+
+
+def test_npm_lock_holds_no_address_but_where_to_thank_people() -> None:
+    packages = json.loads(_read("package-lock.json"))["packages"].values()
+
+    assert [package for package in packages if "resolved" in package] == []
+    assert not re.search(_ADDRESS, json.dumps([{**package, "funding": None} for package in packages]))
 
 
 def test_npm_lock_holds_a_hash_for_every_package() -> None:
