@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Table, insert, text
 
 from core.ids import new_id
-from core.models import AgentStatus, Conversation, Message, MessageStatus, Project, Role, Turn, TurnStatus, User, Visibility
+from core.models import AgentStatus, Conversation, Message, MessageStatus, Project, Role, Task, Turn, TurnStatus, User, Visibility
 from storage import schema
 from storage.engine import Engine
 from storage.rows import dump
@@ -21,15 +21,33 @@ Rows = list[dict[str, Any]]
 async def fill(engine: Engine, owner: User, project: Project, lengths: Sequence[int]) -> list[UUID]:
     """Makes a conversation for each of the lengths, which count messages; every turn has succeeded. Gives their ids."""
     ids = [new_id() for _ in lengths]
-    conversation = dump(_conversation(owner, project), "task_id", "task_ref")
+    conversation = dump(_conversation(owner.id, project.id, Visibility.PRIVATE), "task_id", "task_ref")
     rows = [{**conversation, "id": each, "next_seq": length + 1} for each, length in zip(ids, lengths, strict=True)]
     await _store(engine, [(schema.conversations, rows)])
     for messages, turns in _batches(owner, ids, lengths):
         await _store(engine, [(schema.messages, messages), (schema.turns, turns)])
+    await _analyze(engine)
+    return ids
+
+
+async def fill_tasks(engine: Engine, like: Task, number: int) -> None:
+    """So many more tasks like this one, each with a conversation of its own, as everybody may read it."""
+    conversation = dump(_conversation(like.creator_id, like.project_id, Visibility.SHARED), "task_id", "task_ref")
+    task = dump(like)
+    prefix, _, first = like.ref.rpartition("-")
+    for begin in range(0, number, BATCH):
+        numbers = range(begin + 1, min(begin + BATCH, number) + 1)
+        ids = {each: (new_id(), new_id()) for each in numbers}
+        conversations = [{**conversation, "id": ids[each][0]} for each in numbers]
+        there = [{**task, "id": ids[each][1], "conversation_id": ids[each][0], "ref": f"{prefix}-{int(first) + each}"} for each in numbers]
+        await _store(engine, [(schema.conversations, conversations), (schema.tasks, there)])
+    await _analyze(engine)
+
+
+async def _analyze(engine: Engine) -> None:
     if engine.sync_engine.dialect.name == "postgresql":  # as its autovacuum does after such a change
         async with engine.begin() as connection:
             await connection.execute(text("ANALYZE"))
-    return ids
 
 
 async def _store(engine: Engine, tables: list[tuple[Table, Rows]]) -> None:
@@ -56,16 +74,16 @@ def _batches(owner: User, ids: list[UUID], lengths: Sequence[int]) -> Iterator[t
         yield messages, turns
 
 
-def _conversation(owner: User, project: Project) -> Conversation:
+def _conversation(owner_id: UUID, project_id: UUID, visibility: Visibility) -> Conversation:
     now = datetime.now(UTC)
     return Conversation(
         id=new_id(),
         task_id=None,
         task_ref=None,
-        project_id=project.id,
+        project_id=project_id,
         project_model=None,
-        owner_id=owner.id,
-        visibility=Visibility.PRIVATE,
+        owner_id=owner_id,
+        visibility=visibility,
         title="Had long ago",
         model=None,
         agent_status=AgentStatus.IDLE,

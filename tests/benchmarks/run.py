@@ -25,6 +25,8 @@ MEASUREMENTS = (
     "database_growth",
     "message_load",
     "socket_load",
+    "mcp_start",
+    "mcp_calls",
 )
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Measure = Callable[[str], tuple[str, Sequence[Result]]]
