@@ -153,7 +153,7 @@ def mcp(context: click.Context, read_only: bool, tools: str | None) -> None:
     """
     if context.invoked_subcommand:
         return
-    if sys.stdin.isatty():
+    if sys.stdin and sys.stdin.isatty():
         click.echo("An IDE starts this, and speaks MCP with it: see onethread mcp config --help. Ctrl-C ends it.", err=True)
     gc.disable()  # worth an eighth of the time to the first answer; onethread.mcp_stdio turns it on again
     sys.modules["rich"] = None  # type: ignore[assignment]  # structlog and the SDK load it, for coloured tracebacks that nobody sees here

@@ -508,8 +508,9 @@ async def test_nobody_else_reads_from_the_wire(home: Home) -> None:
         assert os.readlink(f"/proc/{started.process.pid}/fd/0") == os.devnull  # noqa: PTH115  # it blocks nobody
 
 
-def test_closed_output_is_told_in_a_sentence(home: Home) -> None:
-    command = ["sh", "-c", 'exec "$0" mcp >&-', ONETHREAD]
+@pytest.mark.parametrize("closing", [">&-", "<&-"])
+def test_closed_input_or_output_is_told_in_a_sentence(home: Home, closing: str) -> None:
+    command = ["sh", "-c", f'exec "$0" mcp {closing}', ONETHREAD]
     done = subprocess.run(command, input=b"", capture_output=True, env=home.environment(), timeout=20, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode().splitlines() == [
