@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from core import tasks
 from core.errors import Conflict, InvalidInput
@@ -88,8 +88,12 @@ class TaskBrief(TaskFields):
     """Where it is not idle."""
 
 
+_Brief = Annotated[TaskBrief, WithJsonSchema({"type": "object", "required": ["ref", "title", "status", "priority"]})]
+"""The description tells of the fields: a client checks each result, and twenty tasks field by field take it longer than the call."""
+
+
 class ListTasksResult(Result):
-    tasks: list[TaskBrief]
+    tasks: list[_Brief]
     total: int
     total_at_least: bool | None = None
     has_more: bool
@@ -119,8 +123,9 @@ class DeletedTask(Result):
 
 @tool(toolset="tasks", title="List tasks", hints=Hints(read_only=True, idempotent=True), untrusted=("tasks[].title",))
 async def list_tasks(context: ToolContext, arguments: ListTasks) -> ListTasksResult:
-    """Finds tasks, newest first. Use it to see what there is or to find a task's ref. total counts to 100 (total_at_least: there are more);
-    where has_more, the next page is that of cursor=next_cursor."""
+    """Finds tasks, newest first. Use it to see what there is or to find a task's ref. Tasks have ref, title, status, priority and, where
+    set, assignee, due_at, agent_status. total counts to 100 (total_at_least: there are more); where has_more, the next page is that of
+    cursor=next_cursor."""
     where = await _filter(context, arguments)
     found = await tasks.listing(context.uow, context.principal, where, after=_place(arguments.cursor), limit=arguments.limit)
     shown = that_fit(await _briefs(context.uow, found.tasks), ROOM)

@@ -43,7 +43,11 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 async def with_fixtures() -> AsyncIterator[str]:
     """The address of our server, put together as `serve` does it, with the fixtures on it and a worker."""
     with TemporaryDirectory() as folder:
-        async with running(Settings(data_dir=Path(folder), model="demo/offline")) as app, working(app), _ended_at_last() as jobs:
+        async with (
+            running(Settings(data_dir=Path(folder), database_url="", model="demo/offline")) as app,
+            working(app),
+            _ended_at_last() as jobs,
+        ):
             door, url = _door()
             rules = WebRules(public_url=url, hosts=frozenset({"127.0.0.1", "localhost"}), secret_key="k" * 32)
             web = web_app(services_of(app, rules))

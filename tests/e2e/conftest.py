@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import structlog
@@ -65,11 +66,8 @@ class Prompt(Shell):
 
     def run(self, *arguments: str, stdin: str = "", seconds: float = 30, **variables: str) -> Ran:
         assert not stdin, "a process of its own has a standard input"
-        with self.patch.context() as patch:
-            for name in {*os.environ} - {*environment(self.data_dir)}:
-                patch.delenv(name)
-            for name, value in environment(self.data_dir, **variables).items():
-                patch.setenv(name, value)
+        environ = environment(self.data_dir, **variables)
+        with self.patch.context() as patch, mock.patch.dict(os.environ, environ, clear=True):  # what `.env` adds goes again, too
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["onethread", *arguments])
             with _logging_as_it_was(), pytest.raises(SystemExit) as ended:
