@@ -69,7 +69,7 @@ def vanished(worker: WorkerInfo) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass  # it is somebody else's, and runs
     return False
 
 

@@ -66,25 +66,21 @@ def _xdg(environ: Mapping[str, str]) -> Path:
 
 
 def _claude_desktop(environ: Mapping[str, str]) -> Path:
-    match sys.platform:
-        case "darwin":
-            folder = Path.home() / "Library/Application Support/Claude"
-        case "win32":
-            folder = Path(environ.get("APPDATA") or Path.home() / "AppData/Roaming") / "Claude"
-        case _:
-            folder = _xdg(environ) / "Claude"
-    return folder / "claude_desktop_config.json"
+    return _applications(environ, "Library/Application Support") / "Claude" / "claude_desktop_config.json"
 
 
 def _zed(environ: Mapping[str, str]) -> Path:
+    return _applications(environ, ".config") / ("Zed" if sys.platform == "win32" else "zed") / "settings.json"
+
+
+def _applications(environ: Mapping[str, str], on_macos: str) -> Path:
+    """The folder in which applications keep their settings on this system."""
     match sys.platform:
         case "darwin":
-            folder = Path.home() / ".config/zed"
+            return Path.home() / on_macos
         case "win32":
-            folder = Path(environ.get("APPDATA") or Path.home() / "AppData/Roaming") / "Zed"
-        case _:
-            folder = _xdg(environ) / "zed"
-    return folder / "settings.json"
+            return Path(environ.get("APPDATA") or Path.home() / "AppData/Roaming")
+    return _xdg(environ)
 
 
 _SET = f"Set {TOKEN} to the token where {{}} is started."
