@@ -24,9 +24,9 @@ from core.identity import principal_of
 from core.ids import new_id
 from core.logs import place_of
 from core.models import Decision, User
+from core.talk import Talk
 from onethread.bootstrap import App
 from onethread.terminal.screen import Screen
-from onethread.terminal.state import Talk
 from onethread.terminal.status import approval_line, held_lines, status_line, yes_or_no
 from onethread.terminal.text import Fragments, one_line
 from onethread.terminal.transcript import Transcript, size

@@ -5,7 +5,7 @@ from datetime import datetime
 from math import ceil
 
 from core.models import JSON, AgentStatus
-from onethread.terminal.state import Talk
+from core.talk import Talk
 from onethread.terminal.text import Fragments, one_line
 from onethread.terminal.transcript import shown_arguments
 

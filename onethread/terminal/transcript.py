@@ -8,8 +8,8 @@ from typing import Protocol
 from core.frames import Frame
 from core.llm.failures import why
 from core.models import JSON
+from core.talk import Entry, Talk
 from onethread.terminal import text as texts
-from onethread.terminal.state import Entry, Talk
 from onethread.terminal.text import Fragments, one_line, plain
 
 _HISTORY_ROWS = 12
@@ -60,7 +60,7 @@ class Transcript:
             self._print_history()
         self._advance()
         for notice in self._talk.notices:
-            self.note(notice)
+            self.note(plain(notice))
         self._talk.notices.clear()
 
     def growing(self) -> list[Fragments]:

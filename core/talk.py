@@ -1,15 +1,17 @@
-"""A conversation as the terminal knows it: the Follower's frames folded into messages, turns and the agent's status. Prints nothing."""
+"""A conversation as a surface knows it: the Follower's frames folded into messages, turns and the agent's status."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from core.frames import Frame
 from core.models import JSON, AgentStatus
-from core.text import utf16_cut
-from onethread.terminal.text import one_line
+from core.text import clip, utf16_cut
 
 _ENDED = ("completed", "failed", "cancelled")
 _UNFINISHED = ("queued", "running", "waiting")
+_NOTICES = 100
+"""Kept for who reads them."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Question:
 
 
 class Talk:
-    """The state of one conversation. `notices` are sentences about what changed in what was said before."""
+    """The state of one conversation. `notices` are sentences about what changed in what was said before; they quote it."""
 
     def __init__(self) -> None:
         self.conversation: JSON = {}
@@ -52,7 +54,7 @@ class Talk:
         self.agent: JSON = {"status": AgentStatus.IDLE.value, "message": ""}
         self.turns: dict[str, JSON] = {}
         """The unfinished ones, by id."""
-        self.notices: list[str] = []
+        self.notices: deque[str] = deque(maxlen=_NOTICES)
         self._entries: dict[str, Entry] = {}
         self._handlers: dict[str, Callable[[JSON], None]] = {
             "snapshot": self._snapshot,
@@ -153,11 +155,11 @@ class Talk:
             entry.text = message["content"]
 
     def _said_changed(self, entry: Entry, message: JSON) -> None:
-        who = one_line(message["author"] or "somebody", 40)
+        who = clip(message["author"] or "somebody", 40)
         if message["deleted_at"] and not entry.message["deleted_at"]:
-            self.notices.append(f"{who} deleted: {one_line(entry.text, 60)}")
+            self.notices.append(f"{who} deleted: {clip(entry.text, 60)}")
         elif message["content"] != entry.text:
-            self.notices.append(f"{who} changed “{one_line(entry.text, 40)}” to: {one_line(message['content'], 200)}")
+            self.notices.append(f"{who} changed “{clip(entry.text, 40)}” to: {clip(message['content'], 200)}")
         entry.text = message["content"]
 
     def _delta(self, delta: JSON) -> None:
