@@ -15,18 +15,10 @@ from unittest import mock
 import pytest
 import structlog
 
-from core.llm.providers import PROVIDERS
 from onethread import cli
+from tests.serving import ONETHREAD, environment
 
-ONETHREAD = str(Path(sys.executable).parent / "onethread")
-_KEYS = {name for provider in PROVIDERS for name in provider.key_names}
 _POLL_SECONDS = 0.03
-
-
-def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    """Ours, without anything that a developer has set for the product."""
-    kept = {name: value for name, value in os.environ.items() if name not in _KEYS and not name.startswith("ONETHREAD_")}
-    return {**kept, "ONETHREAD_DATA_DIR": str(data_dir), "PYTHONWARNINGS": "default", **more}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,9 @@ from typing import Any
 import pexpect
 import pytest
 
-from tests.e2e.conftest import ONETHREAD, Prompt, Shell, environment
+from tests.e2e.conftest import Prompt, Shell
 from tests.postgres import Server
+from tests.serving import ONETHREAD, environment
 
 COMMANDS = ["chat", "serve", "mcp", "mcp config", "worker", "doctor", "db prune", "db export", "db import"]
 COMMANDS += ["user add", "user link", "user disable", "token create", "project edit"]

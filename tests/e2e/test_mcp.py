@@ -19,9 +19,10 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.e2e.conftest import ONETHREAD, Shell, environment
+from tests.e2e.conftest import Shell
 from tests.e2e.test_serve import counted_to, served
 from tests.mcp_client import LEGACY, MODERN, HttpWire, McpClient, PipeWire
+from tests.serving import ONETHREAD, environment
 
 ERAS = [LEGACY, MODERN]
 HEAVY = {"sqlalchemy", "alembic", "litellm", "fastapi", "slack_sdk", "slack_bolt", "discord", "apscheduler", "prompt_toolkit"}

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.mcp_client import JSON, LEGACY, MODERN, TASKS, HttpWire, McpClient, PipeWire, RpcError, Wire, started
-from tests.serving import ONETHREAD, Serving, environment_of, serving
+from tests.serving import ONETHREAD, Serving, environment, serving
 
 ROOT = Path(__file__).parents[2]
 INSPECTOR = str(ROOT / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")
@@ -146,7 +146,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 def _on_pipes(data_dir: Path, program: str, *arguments: str) -> JSON:
-    told = {name: value for name, value in environment_of(data_dir).items() if name.startswith("ONETHREAD_")}
+    told = {name: value for name, value in environment(data_dir, ONETHREAD_MODEL="demo/offline").items() if name.startswith("ONETHREAD_")}
     return {"command": program, "args": arguments, "env": told}
 
 
@@ -225,7 +225,7 @@ async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
 
 
 def _mcp(data_dir: Path) -> AbstractAsyncContextManager[PipeWire]:
-    return started([ONETHREAD, "mcp"], environment_of(data_dir), str(data_dir.parent))
+    return started([ONETHREAD, "mcp"], environment(data_dir, ONETHREAD_MODEL="demo/offline"), str(data_dir.parent))
 
 
 @pytest.mark.parametrize("era", [LEGACY, MODERN])

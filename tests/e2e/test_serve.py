@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import ONETHREAD, Prompt, environment
+from tests.e2e.conftest import Prompt
+from tests.serving import ONETHREAD, environment
 from tests.web_client import Client, Shown, client
 
 Frame = dict[str, Any]
