@@ -20,9 +20,9 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.e2e.conftest import Shell
-from tests.e2e.test_serve import counted_to, served
+from tests.e2e.test_serve import counted_to
 from tests.mcp_client import LEGACY, MODERN, HttpWire, McpClient, PipeWire
-from tests.serving import ONETHREAD, environment
+from tests.serving import ONETHREAD, environment, served
 
 ERAS = [LEGACY, MODERN]
 HEAVY = {"sqlalchemy", "alembic", "litellm", "fastapi", "slack_sdk", "slack_bolt", "discord", "apscheduler", "prompt_toolkit"}

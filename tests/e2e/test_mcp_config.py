@@ -19,8 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from core.errors import InvalidInput
 from onethread import cli, jsonc, mcp_config
 from tests.e2e.conftest import Prompt, Ran, Shell
-from tests.e2e.test_serve import served
-from tests.serving import ONETHREAD
+from tests.serving import ONETHREAD, served
 
 CLIENTS = list(cli.CLIENTS)
 SECTIONS = {"vscode": "servers", "zed": "context_servers"}

@@ -1,15 +1,12 @@
 """`onethread serve` as it is installed: how it starts and for whom, how it ends, and what a client of a killed one sees."""
 
 import asyncio
-import json
 import os
-import re
 import signal
 import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +14,11 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Prompt
-from tests.serving import ONETHREAD, environment
+from tests.serving import FROM_OUR_PAGE, Served, served
 from tests.web_client import Client, Shown, client
 
 Frame = dict[str, Any]
 KEY = "a secret key of more than thirty-two characters"
-FROM_OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
-
-
-@dataclass(slots=True)
-class Served:
-    """A running `onethread serve`, and a browser that came by its link."""
-
-    process: asyncio.subprocess.Process
-    link: str
-    log: Path
-    browser: httpx.AsyncClient
-
-    @property
-    def url(self) -> str:
-        return self.link.partition("/login")[0]
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    @property
-    def cookie(self) -> dict[str, str]:
-        return {"Cookie": f"onethread_sid={self.browser.cookies['onethread_sid']}", "Origin": self.url}
-
-    async def ask(self, message: str) -> Frame:
-        """Posts it in a new chat, and does not wait for the answer."""
-        answer = await self.browser.post("/api/chat", json={"message": message}, headers={"Prefer": "respond-async", **FROM_OUR_PAGE})
-        assert answer.status_code == 202, answer.text
-        found: Frame = answer.json()
-        return found
-
-    def entries(self, event: str) -> list[Frame]:
-        """What it logged so far."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        return [entry for entry in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if entry["event"] == event]
-
-    async def has_logged(self, event: str, *, times: int) -> None:
-        while True:
-            if len(self.entries(event)) >= times:
-                return
-            await asyncio.sleep(0.02)
-
-    async def refuses(self) -> None:
-        """Waits until nobody can connect any more."""
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except ConnectionRefusedError:
-                return
-            writer.close()
-            await asyncio.sleep(0.02)
-
-    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return await self.process.wait()
-
-
-@asynccontextmanager
-async def served(data_dir: Path, *arguments: str, port: int = 0, name: str = "one") -> AsyncIterator[Served]:
-    """Starts it, signs in, and kills it at the end if it still runs."""
-    log = data_dir.parent / f"{name}.log"
-    with log.open("w", encoding="utf-8") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *(ONETHREAD, "serve", "--port", str(port), *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            env=environment(data_dir, ONETHREAD_LOG_FORMAT="json"),
-            cwd=data_dir.parent,
-        )
-    try:
-        assert process.stdout
-        async with asyncio.timeout(30):
-            line = (await process.stdout.readline()).decode()
-        opened = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/login\?code=[\w-]{43})\n", line)
-        assert opened, line + log.read_text(encoding="utf-8")
-        async with httpx.AsyncClient(base_url=opened[1].partition("/login")[0], timeout=60) as browser:
-            assert (await browser.get(opened[1])).status_code == 303
-            yield Served(process, opened[1], log, browser)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @asynccontextmanager
