@@ -55,6 +55,7 @@ COMPONENTS = {
     "inspector": _npm_package("@modelcontextprotocol/inspector", node=(22, 19)),
     "mcporter": _npm_package("mcporter", node=(22, 19)),
     "postgresql": Component(is_there=lambda: postgres_programs() is not None, install="apt-get install postgresql"),
+    "slack-emulator": _npm_package("emulate", node=(22, 19)),
     "tmux": Component(is_there=_found("tmux"), install="apt-get install tmux"),
 }
 
