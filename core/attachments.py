@@ -34,6 +34,19 @@ async def add(uow: UnitOfWork, message: Message, uploads: Sequence[Upload]) -> l
     return [await _add(uow, message, upload) for upload in uploads]
 
 
+def sifted(uploads: Sequence[Upload]) -> tuple[list[Upload], list[str]]:
+    """The files that `add` would take, and why not the others."""
+    able = [upload for upload in uploads if _problem(upload) is None]
+    problems = [problem for upload in uploads if (problem := _problem(upload))]
+    beyond = [f"The file {_name(upload.name)!r} was left out: a message has at most {MAX_FILES}." for upload in able[MAX_FILES:]]
+    return able[:MAX_FILES], problems + beyond
+
+
+def name_of(upload: Upload) -> str:
+    """Under which it is stored."""
+    return _name(upload.name)
+
+
 async def copies(uow: UnitOfWork, message: Message) -> list[Upload]:
     """A message's files, for posting it anew."""
     found = await uow.attachments.of_messages([message.id])
@@ -65,11 +78,9 @@ def as_text(head: bytes) -> str | None:
 
 
 async def _add(uow: UnitOfWork, message: Message, upload: Upload) -> Attachment:
-    name = _name(upload.name)
-    if not upload.data:
-        raise InvalidInput(f"The file {name!r} is empty.")
-    if len(upload.data) > MAX_BYTES:
-        raise InvalidInput(too_large(name, len(upload.data)))
+    if problem := _problem(upload):
+        raise InvalidInput(problem)
+    name = name_of(upload)
     attachment = Attachment(
         id=new_id(),
         message_id=message.id,
@@ -80,6 +91,12 @@ async def _add(uow: UnitOfWork, message: Message, upload: Upload) -> Attachment:
     )
     await uow.attachments.add(attachment, upload.data)
     return attachment
+
+
+def _problem(upload: Upload) -> str | None:
+    if not upload.data:
+        return f"The file {name_of(upload)!r} is empty."
+    return too_large(upload.name, len(upload.data)) if len(upload.data) > MAX_BYTES else None
 
 
 def too_large(name: str, size: int) -> str:

@@ -130,6 +130,17 @@ async def bring_back(uow: UnitOfWork, conversation: Conversation) -> None:
         uow.emit(ConversationChanged(conversation_id=conversation.id))
 
 
+async def join(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
+    """Makes somebody a member who reads along already: where a private conversation is shown on a chat platform, who is let in there."""
+    require(principal, "chat")
+    conversation = await uow.conversations.find(conversation_id)
+    if conversation is None:
+        raise NotFound(f"There is no conversation {conversation_id}.")
+    if conversation.visibility is Visibility.PRIVATE and principal.user_id not in await _private_readers(uow, conversation):
+        await uow.conversations.add_member(conversation_id, principal.user_id)
+        uow.emit(ConversationChanged(conversation_id=conversation_id))
+
+
 async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
     """Removes a conversation for good, after stopping what runs in it."""
     conversation = await get(uow, principal, conversation_id)
@@ -149,14 +160,17 @@ async def audience(uow: UnitOfWork, conversation: Conversation) -> Audience:
     """Who reads along in it."""
     if conversation.visibility is Visibility.SHARED:
         return Audience(conversation_id=conversation.id, users=None)
-    members = await uow.conversations.members(conversation.id)
-    return Audience(conversation_id=conversation.id, users=members | {conversation.owner_id})
+    return Audience(conversation_id=conversation.id, users=await _private_readers(uow, conversation))
 
 
 async def readers(uow: UnitOfWork, conversation: Conversation) -> Readers:
     """Its audience, as the events of a deletion tell it."""
     users = (await audience(uow, conversation)).users
     return None if users is None else tuple(sorted(users))
+
+
+async def _private_readers(uow: UnitOfWork, conversation: Conversation) -> frozenset[UUID]:
+    return await uow.conversations.members(conversation.id) | {conversation.owner_id}
 
 
 def _title(text: str) -> str:

@@ -59,7 +59,7 @@ class AgentStatusChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationChanged:
-    """It was made, archived or brought back, or its title, model or task changed."""
+    """It was made, archived or brought back, or its title, model, task, members or a place where it is shown changed."""
 
     conversation_id: UUID
 

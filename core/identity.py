@@ -15,9 +15,9 @@ from uuid import UUID
 from core.access import ALL_SCOPES, Principal
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, RateLimited
 from core.ids import new_id
-from core.models import Link, LinkPurpose, Session, SignInAttempt, Token, User
+from core.models import Account, Identity, Link, LinkPurpose, Session, SignInAttempt, Token, User
 from core.ports import PasswordHasher, Storage, UnitOfWork
-from core.text import clean
+from core.text import clean, clip
 
 LOCAL_ADMIN = "admin"
 SECRET_PREFIX = "ot_"  # noqa: S105  # how secrets begin, not one
@@ -34,6 +34,10 @@ _MINUTE = timedelta(minutes=1)
 _IPV6_HOME = 64
 """Bits that one household or server has to itself: all of its addresses count as one."""
 _NAME = re.compile(r"[^\W_][\w.@-]{0,63}", re.UNICODE)
+_FOREIGN_TO_NAMES = re.compile(r"[^\w.@-]+", re.UNICODE)
+_MAX_DISPLAY_NAME = 200
+_MAX_NAME_BASE = 56
+"""Characters that leave room for a number."""
 _WRONG = "The name or the password is wrong."
 _SIGN_IN_AGAIN = "You are not signed in any more. Sign in again."
 
@@ -102,6 +106,58 @@ async def can_anybody_administer(uow: UnitOfWork) -> bool:
         if user.password_set_at is not None or await uow.links.has_open(user.id, LinkPurpose.SET_PASSWORD):
             return True
     return False
+
+
+# --- chat platforms --------------------------------------------------------------------------------------------------
+
+
+async def of_account(uow: UnitOfWork, account: Account, external_id: str) -> User | None:
+    """Who this person of a chat platform is; None for somebody who never came. Raises NotAuthenticated for a user who is disabled."""
+    known = await uow.identities.get(account, external_id)
+    return await _let_in(uow, known) if known else None
+
+
+async def meet(uow: UnitOfWork, account: Account, external_id: str, name: str) -> tuple[User, Identity]:
+    """Like `of_account`; whoever comes for the first time becomes a new user, named after the platform's `name`.
+
+    Raises Conflict where another process meets them, or somebody of the same name, at the same moment: do it again.
+    """
+    if known := await uow.identities.get(account, external_id):
+        return await _let_in(uow, known), known
+    user = await add_user(uow, await _free_name(uow, name))
+    identity = Identity(
+        surface=account.surface,
+        account=account.id,
+        external_id=external_id,
+        user_id=user.id,
+        name=clip(clean(name), _MAX_DISPLAY_NAME),
+        created_at=uow.now,
+    )
+    await uow.identities.add(identity)
+    return user, identity
+
+
+async def _let_in(uow: UnitOfWork, identity: Identity) -> User:
+    user = await uow.users.get(identity.user_id)
+    if user is None or user.disabled_at is not None:
+        raise NotAuthenticated("You are not let in here any more. Ask an admin of Onethread.")
+    return user
+
+
+async def _free_name(uow: UnitOfWork, display_name: str) -> str:
+    """A user's name that nobody has: what people call themselves elsewhere must never make them somebody who is here already."""
+    base = _as_user_name(display_name)
+    number, name = 1, base
+    while name == LOCAL_ADMIN or await uow.users.by_name(name):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _as_user_name(display_name: str) -> str:
+    """In small letters: the database alone keeps two that come at the same moment from getting one name, and it tells `A` from `a`."""
+    plain = _FOREIGN_TO_NAMES.sub("-", unicodedata.normalize("NFKC", clean(display_name)).lower())
+    return plain.strip("._@-")[:_MAX_NAME_BASE].rstrip("._@-") or "user"
 
 
 # --- signing in ------------------------------------------------------------------------------------------------------

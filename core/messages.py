@@ -17,11 +17,17 @@ from core.errors import Conflict, InvalidInput, NotFound, RateLimited
 from core.events import ConversationChanged, MessageAdded, MessageChanged, TurnChanged
 from core.ids import new_id
 from core.llm import providers
-from core.models import InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
+from core.models import JSON, Conversation, InboxEntry, InboxKey, Message, MessageStatus, Posted, Role, Turn, TurnStatus
 from core.ports import UnitOfWork
 from core.text import clean, clip
 
+MAX_KEPT = 100_000
+"""Characters of a message from a chat platform."""
+MAX_IMPORTED = 30_000
 _MINUTE = timedelta(minutes=1)
+_KEPT = "This message was kept; it is read together with the next one."
+_REST_LEFT_OUT = "\n(The rest was left out: the message was too long to be stored.)"
+_BEGINNING_LEFT_OUT = "(The beginning was left out.)\n"
 _log = structlog.get_logger()
 
 
@@ -33,6 +39,15 @@ class PostingRules:
     """For each user."""
     max_unfinished_turns: int = 20
     """In one conversation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """What became of a message from a chat platform."""
+
+    posted: Posted
+    unanswered: str = ""
+    """The sentence that says why no answer comes; empty where one comes, or none was wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,26 +78,16 @@ async def post(
     text = checked(content, rules)
     model = providers.checked(model, any_provider=principal.admin) if model else None
     given = await conversations.get(uow, principal, conversation_id) if conversation_id else None
-    key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
-    posted = Posted(conversation_id=conversation_id or new_id(), message_id=new_id(), reply_id=new_id(), turn_id=new_id())
-    if earlier := await _taken_in(uow, principal, key, _body(conversation_id, text, uploads, model), posted):
+    unfinished = await uow.turns.unfinished(given.id) if given else []
+    refusal = await _over_limit(uow, principal, unfinished, rules)
+    posted = _made(conversation_id or new_id(), answered=True)
+    if earlier := await _taken_in(uow, principal, key, source, posted, body=_body(conversation_id, text, uploads, model)):
         return earlier
+    if refusal:
+        raise refusal
     conversation = given or await conversations.create(uow, principal, conversation_id=posted.conversation_id)
-    unfinished = await uow.turns.unfinished(conversation.id)
-    await _check_rates(uow, principal, unfinished, rules)
-    await approvals.deny_waiting(uow, unfinished, principal.user_id)
-    model = providers.qualified(model or conversation.model or conversation.project_model or rules.default_model)
-    titled = {} if conversation.title else {"title": clip(text, 80)}
-    seq = await uow.conversations.take_seqs(conversation.id, 2, **titled)
-    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
-    reply = _message(uow, posted, seq + 1, role=Role.ASSISTANT, content="", metadata={"model": model}, source="agent")
-    await uow.messages.add(message, reply)
-    await attachments.add(uow, message, uploads)
-    await _queue(uow, message, reply, model)
-    if titled:
-        uow.emit(ConversationChanged(conversation_id=conversation.id))
-    await conversations.bring_back(uow, conversation)
-    _log.info("message.posted", turn_id=str(posted.turn_id), conversation_id=str(conversation.id), source=source)
+    model = providers.qualified(model or _model_of(conversation, rules))
+    await _ask(uow, principal, conversation, posted, text, model=model, unfinished=unfinished, source=source, uploads=uploads)
     return posted
 
 
@@ -90,15 +95,63 @@ async def note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, con
     """Stores a message that asks for no answer; the model reads it with the next one."""
     text = checked(content, rules)
     conversation = await conversations.get(uow, principal, conversation_id)
-    key = InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
-    posted = Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=None, turn_id=None)
-    await _taken_in(uow, principal, key, _body(conversation_id, text, (), None), posted)
-    await _check_rates(uow, principal, await uow.turns.unfinished(conversation_id), rules)
-    seq = await uow.conversations.take_seqs(conversation_id, 1)
-    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
-    await uow.messages.add(replace(message, status=MessageStatus.COMPLETED))
-    await conversations.bring_back(uow, conversation)
-    uow.emit(MessageAdded(conversation_id=conversation_id, message_id=message.id))
+    refusal = await _over_limit(uow, principal, await uow.turns.unfinished(conversation_id), rules)
+    posted = _made(conversation_id, answered=False)
+    await _taken_in(uow, principal, None, source, posted, body=_body(conversation_id, text, (), None))
+    if refusal:
+        raise refusal
+    await _keep(uow, principal, conversation, posted, text, source=source)
+    return posted
+
+
+async def take_in(
+    uow: UnitOfWork,
+    principal: Principal,
+    conversation_id: UUID,
+    content: str,
+    *,
+    rules: PostingRules,
+    source: str,
+    key: InboxKey,
+    uploads: Sequence[Upload] = (),
+    wants_answer: bool = True,
+) -> TakenIn:
+    """Stores what was said on a chat platform, which cannot be refused: it stands there already.
+
+    Where an answer is wanted and the limits allow it, one is queued. Otherwise the model reads the message with the next one, and why is
+    said in `unanswered` and in the message's metadata. Files that cannot be stored are named in the text instead. The same `key` again
+    gives what the first call made, whatever it says by then. Raises InvalidInput where nothing was said at all.
+    """
+    conversation = await conversations.get(uow, principal, conversation_id)
+    files, text = _with_files(content, uploads)
+    unfinished = await uow.turns.unfinished(conversation_id)
+    refusal = (_too_long(text, rules) or await _over_limit(uow, principal, unfinished, rules)) if wants_answer else None
+    posted = _made(conversation_id, answered=wants_answer and refusal is None)
+    if earlier := await _taken_in(uow, principal, key, source, posted, body=""):
+        return TakenIn(posted=earlier, unanswered=await _unanswered(uow, earlier))
+    if posted.turn_id:
+        model = providers.qualified(_model_of(conversation, rules))
+        await _ask(uow, principal, conversation, posted, text, model=model, unfinished=unfinished, source=source, uploads=files)
+        return TakenIn(posted=posted)
+    why = f"{refusal} {_KEPT}" if refusal else ""
+    about = {"unanswered": {"code": refusal.code, "message": why}} if refusal else {}
+    await _keep(uow, principal, conversation, posted, _cut(text), source=source, uploads=files, metadata=about)
+    return TakenIn(posted=posted, unanswered=why)
+
+
+async def import_note(uow: UnitOfWork, principal: Principal, conversation_id: UUID, content: str, *, source: str, key: InboxKey) -> Posted:
+    """Stores what was said elsewhere before, for the model to read with the next message: its last MAX_IMPORTED characters.
+
+    No limit counts. The same `key` again gives what the first call made.
+    """
+    conversation = await conversations.get(uow, principal, conversation_id)
+    text = _spoken(content)
+    if len(text) > MAX_IMPORTED:
+        text = _BEGINNING_LEFT_OUT + text[len(_BEGINNING_LEFT_OUT) - MAX_IMPORTED :]
+    posted = _made(conversation_id, answered=False)
+    if earlier := await _taken_in(uow, principal, key, source, posted, body=""):
+        return earlier
+    await _keep(uow, principal, conversation, posted, text, source=source)
     return posted
 
 
@@ -136,14 +189,14 @@ async def retry(uow: UnitOfWork, principal: Principal, turn_id: UUID, *, rules: 
 async def edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content: str, *, rules: PostingRules) -> Message:
     """Changes what somebody wrote. A turn that has not begun answers the new text; otherwise the message is only marked as edited."""
     text = checked(content, rules)
+    return await _edit(uow, await _own(uow, principal, message_id), text)
+
+
+async def take_in_edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content: str) -> Message:
+    """Like `edit`, for what was changed on a chat platform, which cannot be refused: however long it is."""
     message = await _own(uow, principal, message_id)
-    if message.role is not Role.USER or message.deleted_at:
-        raise Conflict("Only a person's message that was not deleted can be edited.")
-    turn = await uow.turns.lock(message.turn_id) if message.turn_id else None
-    begun = turn is None or turn.status is not TurnStatus.QUEUED or bool(await uow.steps.of_turns([turn.id]))
-    await uow.messages.update(message_id, content=text, **({"edited_at": uow.now} if begun else {}))
-    await compaction.forget(uow, message)
-    return await _told(uow, message)
+    files = await uow.attachments.of_messages([message_id])
+    return await _edit(uow, message, _cut(_spoken(content, [file.name for file in files])))
 
 
 async def delete(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
@@ -177,18 +230,46 @@ async def page(uow: UnitOfWork, principal: Principal, conversation_id: UUID, *, 
 
 def checked(content: str, rules: PostingRules) -> str:
     """The text as it is stored; raises InvalidInput for one that is blank or too long."""
-    text = clean(content)
-    if not text.strip():
-        raise InvalidInput("The message is empty. Write something first.")
-    if len(text) > rules.max_characters:
-        raise InvalidInput(
-            f"A message has at most {rules.max_characters:,} characters; this one has {len(text):,}. Shorten it or attach a file."
-        )
+    text = _spoken(content)
+    if refusal := _too_long(text, rules):
+        raise refusal
     return text
 
 
-async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: str, posted: Posted) -> Posted | None:
-    """Notes that this event leads to `posted`; gives what it led to when it came before."""
+def _spoken(content: str, files: Sequence[str] = ()) -> str:
+    """The text; the names of what came with it where it says nothing itself."""
+    text = clean(content)
+    if text.strip():
+        return text
+    if not files:
+        raise InvalidInput("The message is empty. Write something first.")
+    return f"({', '.join(files)})"
+
+
+def _too_long(text: str, rules: PostingRules) -> InvalidInput | None:
+    if len(text) <= rules.max_characters:
+        return None
+    return InvalidInput(
+        f"A message has at most {rules.max_characters:,} characters; this one has {len(text):,}. Shorten it or attach a file."
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_KEPT else text[: MAX_KEPT - len(_REST_LEFT_OUT)] + _REST_LEFT_OUT
+
+
+def _with_files(content: str, uploads: Sequence[Upload]) -> tuple[list[Upload], str]:
+    """The files that can be stored, and the text with a line for each of the others."""
+    files, problems = attachments.sifted(uploads)
+    text = _spoken(content, [attachments.name_of(file) for file in uploads])
+    return files, "\n".join([text, *(f"({problem})" for problem in problems)])
+
+
+async def _taken_in(
+    uow: UnitOfWork, principal: Principal, key: InboxKey | None, source: str, posted: Posted, *, body: str
+) -> Posted | None:
+    """Notes that this event leads to `posted`; gives what it led to when it came before. `body` tells it from others."""
+    key = key or InboxKey(source=source, scope=str(principal.user_id), event_id=str(new_id()))
     entry = InboxEntry(key=key, body_sha256=body, result=_to_json(posted))
     earlier = await uow.inbox.add(entry, user_id=principal.user_id, at=uow.now)
     if earlier is None:
@@ -198,15 +279,80 @@ async def _taken_in(uow: UnitOfWork, principal: Principal, key: InboxKey, body: 
     return _from_json(earlier.result)
 
 
-async def _check_rates(uow: UnitOfWork, principal: Principal, unfinished: Sequence[Turn], rules: PostingRules) -> None:
-    one_too_many = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute + 1)
-    if one_too_many and one_too_many > uow.now - _MINUTE:
-        wait = (one_too_many + _MINUTE - uow.now).total_seconds()
-        raise RateLimited(
+async def _unanswered(uow: UnitOfWork, posted: Posted) -> str:
+    message = await uow.messages.get(posted.message_id)
+    told = message.metadata.get("unanswered") if message else None
+    return str(told["message"]) if told else ""
+
+
+async def _over_limit(uow: UnitOfWork, principal: Principal, unfinished: Sequence[Turn], rules: PostingRules) -> RateLimited | None:
+    """Why one more message would be too much."""
+    earlier = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute)
+    if earlier and earlier > uow.now - _MINUTE:
+        wait = (earlier + _MINUTE - uow.now).total_seconds()
+        return RateLimited(
             f"More than {rules.messages_per_minute} messages in a minute. Try again in {wait:.0f} s.", retry_after=max(wait, 1.0)
         )
     if len(unfinished) >= rules.max_unfinished_turns:
-        raise RateLimited(f"{rules.max_unfinished_turns} messages here wait for an answer. Wait for one or stop some.", retry_after=5.0)
+        return RateLimited(f"{rules.max_unfinished_turns} messages here wait for an answer. Wait for one or stop some.", retry_after=5.0)
+    return None
+
+
+def _made(conversation_id: UUID, *, answered: bool) -> Posted:
+    reply_id, turn_id = (new_id(), new_id()) if answered else (None, None)
+    return Posted(conversation_id=conversation_id, message_id=new_id(), reply_id=reply_id, turn_id=turn_id)
+
+
+def _model_of(conversation: Conversation, rules: PostingRules) -> str:
+    return conversation.model or conversation.project_model or rules.default_model
+
+
+async def _ask(
+    uow: UnitOfWork,
+    principal: Principal,
+    conversation: Conversation,
+    posted: Posted,
+    text: str,
+    *,
+    model: str,
+    unfinished: Sequence[Turn],
+    source: str,
+    uploads: Sequence[Upload],
+) -> None:
+    """Stores a message with the turn that answers it."""
+    await approvals.deny_waiting(uow, unfinished, principal.user_id)
+    titled = {} if conversation.title else {"title": clip(text, 80)}
+    seq = await uow.conversations.take_seqs(conversation.id, 2, **titled)
+    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source)
+    reply = _message(uow, posted, seq + 1, role=Role.ASSISTANT, content="", metadata={"model": model}, source="agent")
+    await uow.messages.add(message, reply)
+    await attachments.add(uow, message, uploads)
+    await _queue(uow, message, reply, model)
+    if titled:
+        uow.emit(ConversationChanged(conversation_id=conversation.id))
+    await conversations.bring_back(uow, conversation)
+    _log.info("message.posted", turn_id=str(posted.turn_id), conversation_id=str(conversation.id), source=source)
+
+
+async def _keep(
+    uow: UnitOfWork,
+    principal: Principal,
+    conversation: Conversation,
+    posted: Posted,
+    text: str,
+    *,
+    source: str,
+    uploads: Sequence[Upload] = (),
+    metadata: JSON | None = None,
+) -> None:
+    """Stores a message that nothing answers."""
+    seq = await uow.conversations.take_seqs(conversation.id, 1)
+    about = metadata or {}
+    message = _message(uow, posted, seq, role=Role.USER, author_id=principal.user_id, content=text, source=source, metadata=about)
+    await uow.messages.add(replace(message, status=MessageStatus.COMPLETED))
+    await attachments.add(uow, message, uploads)
+    await conversations.bring_back(uow, conversation)
+    uow.emit(MessageAdded(conversation_id=conversation.id, message_id=message.id))
 
 
 async def _queue(uow: UnitOfWork, message: Message, reply: Message, model: str) -> None:
@@ -262,6 +408,16 @@ def _message(uow: UnitOfWork, posted: Posted, seq: int, *, role: Role, content: 
         updated_at=uow.now,
         **given,
     )
+
+
+async def _edit(uow: UnitOfWork, message: Message, text: str) -> Message:
+    if message.role is not Role.USER or message.deleted_at:
+        raise Conflict("Only a person's message that was not deleted can be edited.")
+    turn = await uow.turns.lock(message.turn_id) if message.turn_id else None
+    begun = turn is None or turn.status is not TurnStatus.QUEUED or bool(await uow.steps.of_turns([turn.id]))
+    await uow.messages.update(message.id, content=text, **({"edited_at": uow.now} if begun else {}))
+    await compaction.forget(uow, message)
+    return await _told(uow, message)
 
 
 async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:

@@ -470,3 +470,146 @@ class ModelCall:
     lease_token: int
     at: datetime
     ended_at: datetime | None = None
+
+
+# --- chat platforms ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a bot is signed in to: a Slack workspace, or a Discord application. One process at a time sends everything in it."""
+
+    surface: str
+    """The surface's name: `slack`."""
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where on a chat platform a conversation is shown."""
+
+    account: Account
+    channel: str
+    thread: str = ""
+    """The thread's id; empty for the channel itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A person's account on a chat platform, and who they are here."""
+
+    surface: str
+    account: str
+    external_id: str
+    user_id: UUID
+    name: str
+    """As the platform showed it when they first came."""
+    created_at: datetime
+
+
+class BindingMode(StrEnum):
+    """Whether what is said at a place comes into the conversation, and what is said in the conversation goes out to the place."""
+
+    TWO_WAY = "two_way"
+    WATCH = "watch"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A conversation that is shown at a place. A place shows one conversation."""
+
+    id: UUID
+    conversation_id: UUID
+    surface: str
+    account: str
+    channel: str
+    thread: str
+    opened: bool
+    """False until the platform's thread was made; `thread` then is a name of ours that no platform gives."""
+    mode: BindingMode
+    cursor: int
+    """Every message up to this seq was delivered in its final form."""
+    ended: str | None
+    """Why nothing is delivered any more: a reason's code, such as `is_archived`."""
+    status_shown: bool
+    """Whether the platform may be showing that the agent works: to be taken back, whatever happens."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def place(self) -> Place:
+        account = Account(surface=self.surface, id=self.account)
+        return Place(account=account, channel=self.channel, thread=self.thread if self.opened else "")
+
+
+CARD = "card"
+"""The item of a delivery that is the card of a conversation's task. Its revision is the task's version."""
+
+
+class DeliveryState(StrEnum):
+    THEIRS = "theirs"
+    """It came from this place."""
+    SENDING = "sending"
+    """Whether the platform has it is not known."""
+    LIVE = "live"
+    """It is there and will be changed."""
+    CLOSED = "closed"
+    """It is there, and the text goes on in the next part."""
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One remote message, which is a part of what a binding shows: of one of our messages, or of its task's card."""
+
+    binding_id: UUID
+    item: str
+    """The message's id, or CARD."""
+    part: int
+    """From 0."""
+    message_id: UUID | None
+    revision: int
+    """Of the message, or the task's version, as it was last sent in its final form; 0 before."""
+    remote_id: str | None
+    nonce: UUID
+    """Sent along, so that a post whose outcome is unknown can be looked up."""
+    state: DeliveryState
+    end: int | None
+    """Where a closed part ends in the message's text, in characters."""
+    shown: str
+    """The sha256 of what was last sent in its final or closed form; empty before."""
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundEvent:
+    """What a chat platform told, stored before it is acknowledged, until it was taken in. Kept without its payload for a week."""
+
+    id: UUID
+    surface: str
+    account: str
+    key: str
+    """The same event, told again, has the same key."""
+    lane: str
+    """Events of one lane are taken in one after another, in order."""
+    payload: JSON
+    attempts: int
+    run_after: datetime
+    waits: bool
+    """Whether it waits for an event that it overtook. Those behind it in its lane need not wait for it."""
+    received_at: datetime
+    done_at: datetime | None = None
+    error: str | None = None
+    """Why it could not be taken in: a code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountLease:
+    """The right to act for an account on its platform, until somebody else's token is higher."""
+
+    surface: str
+    account: str
+    owner: UUID
+    token: int
+    until: datetime

@@ -12,11 +12,17 @@ from core.access import Principal
 from core.events import StateEvent
 from core.models import (
     JSON,
+    Account,
+    AccountLease,
     AgentStatus,
     Approval,
     ApprovalStatus,
     Attachment,
+    Binding,
     Conversation,
+    Delivery,
+    Identity,
+    InboundEvent,
     InboxEntry,
     Link,
     LinkPurpose,
@@ -24,6 +30,7 @@ from core.models import (
     MessageStatus,
     ModelCall,
     ModelPause,
+    Place,
     Project,
     Session,
     SignInAttempt,
@@ -526,6 +533,97 @@ class Workers(Protocol):
     async def alive(self, since: datetime) -> list[WorkerInfo]: ...
 
 
+class Identities(Protocol):
+    async def add(self, identity: Identity) -> None:
+        """Raises Conflict where the person is known already."""
+        ...
+
+    async def get(self, account: Account, external_id: str) -> Identity | None: ...
+    async def of_user(self, user_id: UUID) -> list[Identity]: ...
+    async def of_users(self, account: Account, user_ids: Collection[UUID]) -> list[Identity]:
+        """Their accounts on this platform."""
+        ...
+
+    async def all(self, account: Account) -> list[Identity]: ...
+
+
+class Bindings(Protocol):
+    async def add(self, binding: Binding) -> None:
+        """Raises Conflict where the place shows a conversation already."""
+        ...
+
+    async def get(self, binding_id: UUID) -> Binding | None: ...
+    async def at(self, place: Place) -> Binding | None:
+        """Ended ones and those that are off, too."""
+        ...
+
+    async def of_conversation(self, conversation_id: UUID) -> list[Binding]: ...
+    async def of_account(self, account: Account) -> list[Binding]:
+        """Those to which something may have to be delivered: neither ended nor off. By id."""
+        ...
+
+    async def behind(self, account: Account) -> list[UUID]:
+        """Of those, the ones that need a writer now: messages beyond the cursor, a delivery that is not final or of an older revision than
+        its message, not opened yet, a status shown, or a card older than its task."""
+        ...
+
+    async def update(self, binding_id: UUID, **changes: Any) -> None:
+        """Raises Conflict where it would come to a place that shows another conversation."""
+        ...
+
+
+class Deliveries(Protocol):
+    async def put(self, *deliveries: Delivery) -> None:
+        """Inserts them, or replaces what was noted in their place."""
+        ...
+
+    async def of_binding(self, binding_id: UUID, items: Collection[str]) -> list[Delivery]:
+        """By item and part."""
+        ...
+
+    async def unsettled(self, binding_id: UUID) -> list[Delivery]:
+        """Neither final nor theirs nor closed; or of a message that has another revision by now, as one that was deleted has."""
+        ...
+
+    async def at(self, place: Place, remote_id: str) -> Delivery | None:
+        """Which of our messages this remote message of the place's channel belongs to; in whichever of its threads."""
+        ...
+
+    async def remove(self, binding_id: UUID, item: str, part: int) -> None: ...
+
+
+class Inbound(Protocol):
+    async def add(self, event: InboundEvent) -> bool:
+        """False where an event with this key is there already."""
+        ...
+
+    async def waiting(self, account: Account, now: datetime, *, limit: int) -> list[InboundEvent]:
+        """Due events that were not taken in, the oldest first; without those behind one in their lane that is not due and does not
+        `wait`."""
+        ...
+
+    async def get(self, event_id: UUID) -> InboundEvent | None: ...
+    async def later(self, event_id: UUID, run_after: datetime, *, attempts: int, waits: bool) -> None: ...
+    async def done(self, event_id: UUID, at: datetime, *, error: str | None = None) -> None:
+        """Its payload is erased."""
+        ...
+
+
+class AccountLeases(Protocol):
+    async def take(self, account: Account, owner: UUID, *, until: datetime, now: datetime) -> AccountLease | None:
+        """The lease, taken or extended; None while somebody else holds it. Taking it, also after it ran out, raises its token; extending it
+        does not."""
+        ...
+
+    async def fence(self, lease: AccountLease) -> None:
+        """Raises LeaseLost where somebody else has taken it; nobody takes it before the transaction ends."""
+        ...
+
+    async def release(self, lease: AccountLease) -> None:
+        """Others may take it at once."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction. What `emit` is given is stored with it and published after it is committed."""
 
@@ -574,6 +672,16 @@ class UnitOfWork(Protocol):
     def model_requests(self) -> ModelRequests: ...
     @property
     def workers(self) -> Workers: ...
+    @property
+    def identities(self) -> Identities: ...
+    @property
+    def bindings(self) -> Bindings: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def inbound(self) -> Inbound: ...
+    @property
+    def account_leases(self) -> AccountLeases: ...
 
     def emit(self, *events: StateEvent) -> None: ...
     def savepoint(self) -> AbstractAsyncContextManager[None]:

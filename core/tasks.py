@@ -51,26 +51,28 @@ async def create(
     fields: Mapping[str, Any] | None = None,
     *,
     project: Project | None = None,
+    visibility: Visibility = Visibility.SHARED,
     task_id: UUID | None = None,
 ) -> Task:
-    """A new task with a conversation that every user may read. `fields`: see `update`; `task_id`: its id, where that was made before."""
+    """A new task with a conversation of its own. `fields`: see `update`; `task_id`: its id, where that was made before."""
     require(principal, "tasks:write")
     project = project or await projects.default(uow)
     values = await _cleaned(uow, {"title": title, **(fields or {})})
-    conversation = await conversations.add(uow, principal, title=values["title"], visibility=Visibility.SHARED, project=project)
-    task = Task(
-        **{**_BLANK, **values},
-        id=task_id or new_id(),
-        ref=f"{project.key}-{await uow.projects.next_task_number(project.id)}",
-        project_id=project.id,
-        conversation_id=conversation.id,
-        creator_id=principal.user_id,
-        version=1,
-        created_at=uow.now,
-        updated_at=uow.now,
-    )
-    await uow.tasks.add(task)
-    uow.emit(TaskChanged(conversation_id=conversation.id, task_id=task.id))
+    conversation = await conversations.add(uow, principal, title=values["title"], visibility=visibility, project=project)
+    return await _add(uow, principal, project, conversation.id, values, task_id=task_id)
+
+
+async def promote(uow: UnitOfWork, principal: Principal, conversation_id: UUID, title: str) -> Task:
+    """Makes a task of a conversation, whose readers stay who they are. Raises Conflict, with its ref, where it is one already."""
+    require(principal, "tasks:write")
+    conversation = await conversations.get(uow, principal, conversation_id)
+    if conversation.task_ref:
+        raise Conflict(f"This conversation belongs to {conversation.task_ref} already.")
+    project = await uow.projects.get(conversation.project_id)
+    assert project is not None
+    values = await _cleaned(uow, {"title": title})
+    task = await _add(uow, principal, project, conversation_id, values)
+    await conversations.set_title(uow, conversation_id, task.title)
     return task
 
 
@@ -180,6 +182,31 @@ async def remove(uow: UnitOfWork, task: Task) -> None:
         TaskDeleted(conversation_id=task.conversation_id, task_id=task.id, ref=task.ref, readers=readers),
         ConversationDeleted(conversation_id=task.conversation_id, readers=readers),
     )
+
+
+async def _add(
+    uow: UnitOfWork,
+    principal: Principal,
+    project: Project,
+    conversation_id: UUID,
+    values: Mapping[str, Any],
+    *,
+    task_id: UUID | None = None,
+) -> Task:
+    task = Task(
+        **{**_BLANK, **values},
+        id=task_id or new_id(),
+        ref=f"{project.key}-{await uow.projects.next_task_number(project.id)}",
+        project_id=project.id,
+        conversation_id=conversation_id,
+        creator_id=principal.user_id,
+        version=1,
+        created_at=uow.now,
+        updated_at=uow.now,
+    )
+    await uow.tasks.add(task)
+    uow.emit(TaskChanged(conversation_id=conversation_id, task_id=task.id))
+    return task
 
 
 async def _first_of(uow: UnitOfWork, principal: Principal, where: TaskFilter, after: UUID | ChangedTask | None, limit: int) -> list[Task]:

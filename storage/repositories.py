@@ -126,7 +126,7 @@ class Repository:
     async def _upsert(self, table: Table, values: dict[str, Any]) -> None:
         keys = [column.name for column in table.primary_key]
         rest = {name: value for name, value in values.items() if name not in keys}
-        insertion = _insert_into(table, self._connection.dialect.name).values(**values)
+        insertion = conflict_aware_insert(table, self._connection.dialect.name).values(**values)
         await self._connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
@@ -138,10 +138,10 @@ def insert_into(table: Table, *columns: str) -> Prepared:
 @cache
 def _insert_if_new(table: Table, dialect: str, *columns: str) -> Prepared:
     """Gives a row where it was new."""
-    return Prepared(_insert_into(table, dialect).on_conflict_do_nothing().returning(literal_column("1")), *columns)
+    return Prepared(conflict_aware_insert(table, dialect).on_conflict_do_nothing().returning(literal_column("1")), *columns)
 
 
-def _insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+def conflict_aware_insert(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
     """An insert that knows ON CONFLICT, which SQLAlchemy has for each dialect apart."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 

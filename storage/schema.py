@@ -425,6 +425,94 @@ workers = Table(
     _time("heartbeat_at"),
 )
 
+identities = Table(
+    "identities",
+    metadata,
+    Column("surface", String(32), primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("external_id", String(64), primary_key=True),
+    _ref("user_id", "users"),
+    Column("name", String(200), nullable=False),
+    _time("created_at"),
+    Index(None, "user_id"),
+)
+
+bindings = Table(
+    "bindings",
+    metadata,
+    _id(),
+    _ref("conversation_id", "conversations"),
+    Column("surface", String(32), nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("channel", String(64), nullable=False),
+    Column("thread", String(64), nullable=False),
+    Column("opened", Boolean, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("cursor", Integer, nullable=False),
+    Column("ended", String(64)),
+    Column("status_shown", Boolean, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    UniqueConstraint("surface", "account", "channel", "thread"),
+    Index(None, "conversation_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("binding_id", Uuid, ForeignKey("bindings.id", ondelete="CASCADE"), primary_key=True),
+    Column("item", String(64), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("message_id", Uuid),
+    Column("revision", Integer, nullable=False),
+    Column("remote_id", String(64)),
+    Column("nonce", Uuid, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("end", Integer),
+    Column("shown", String(64), nullable=False),
+    _time("sent_at"),
+    UniqueConstraint("binding_id", "remote_id"),
+    Index(None, "remote_id"),
+)
+
+inbound = Table(
+    "inbound",
+    metadata,
+    _id(),
+    Column("surface", String(32), nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("lane", String(255), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    _time("run_after"),
+    Column("waits", Boolean, nullable=False),
+    _time("received_at"),
+    _time("done_at", nullable=True),
+    Column("error", String(64)),
+    UniqueConstraint("surface", "account", "key"),
+    Index(
+        "ix_inbound_waiting",
+        "surface",
+        "account",
+        "lane",
+        "id",
+        sqlite_where=text("done_at IS NULL"),
+        postgresql_where=text("done_at IS NULL"),
+    ),
+    Index(None, "done_at"),
+)
+
+account_leases = Table(
+    "account_leases",
+    metadata,
+    Column("surface", String(32), primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("owner", Uuid, nullable=False),
+    Column("token", Integer, nullable=False),
+    _time("until"),
+)
+
 changes = Table(
     "changes",
     metadata,

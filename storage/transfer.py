@@ -33,7 +33,7 @@ from storage.unit_of_work import UnitOfWork
 
 FORMAT = "onethread-export"
 VERSION = 1
-_EPHEMERAL = frozenset({"changes", "links", "model_pauses", "model_requests", "sessions", "sign_in_attempts", "workers"})
+_EPHEMERAL = frozenset({"account_leases", "changes", "links", "model_pauses", "model_requests", "sessions", "sign_in_attempts", "workers"})
 """What tells of processes and of the last minutes only; and who was signed in, or about to be: an old file must not revive what ended."""
 TABLES = tuple(table for table in schema.metadata.sorted_tables if table.name not in _EPHEMERAL)
 """Each behind those that its rows refer to."""

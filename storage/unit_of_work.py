@@ -14,7 +14,7 @@ from core.errors import StorageUnavailable
 from core.events import Lagged, StateEvent, to_json
 from core.live import LiveEvents
 from core.ports import Clock
-from storage import repositories, schema
+from storage import platforms, repositories, schema
 from storage.engine import AnyConnection, Engine
 from storage.failures import told_in_our_words
 from storage.group_commit import GroupCommit, known
@@ -30,6 +30,8 @@ MODEL_REQUESTS_KEPT = timedelta(hours=1)
 MODEL_PAUSES_KEPT = timedelta(days=1)
 WORKERS_KEPT = timedelta(days=1)
 SIGN_IN_ATTEMPTS_KEPT = timedelta(hours=1)
+INBOUND_KEPT = timedelta(days=7)
+"""After it was taken in."""
 _KEPT = {
     schema.inbox.c.received_at: INBOX_KEPT,
     schema.changes.c.at: CHANGES_KEPT,
@@ -39,6 +41,7 @@ _KEPT = {
     schema.sessions.c.expires_at: timedelta(),
     schema.links.c.expires_at: timedelta(),
     schema.sign_in_attempts.c.at: SIGN_IN_ATTEMPTS_KEPT,
+    schema.inbound.c.done_at: INBOUND_KEPT,
 }
 
 
@@ -69,6 +72,11 @@ class UnitOfWork:
         self.pauses = repositories.ModelPauses(connection, now)
         self.model_requests = repositories.ModelRequests(connection, now)
         self.workers = repositories.Workers(connection, now)
+        self.identities = platforms.Identities(connection, now)
+        self.bindings = platforms.Bindings(connection, now)
+        self.deliveries = platforms.Deliveries(connection, now)
+        self.inbound = platforms.Inbound(connection, now)
+        self.account_leases = platforms.AccountLeases(connection, now)
 
     def emit(self, *events: StateEvent) -> None:
         self.events.extend(events)

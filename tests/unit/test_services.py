@@ -12,7 +12,8 @@ from core import attachments, conversations, identity, messages, projects, tasks
 from core.access import ALL_SCOPES
 from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
-from core.models import Attachment, Priority, Task, TaskStatus
+from core.events import ConversationChanged, TaskChanged
+from core.models import Attachment, Priority, Task, TaskStatus, Visibility
 from tests.unit.conftest import Desk
 
 # --- users and tokens ---
@@ -216,6 +217,50 @@ async def test_a_due_date_is_stored_in_utc(desk: Desk, given: Any, stored: datet
 async def test_a_date_beyond_time_is_refused(desk: Desk, due: str) -> None:
     with pytest.raises(InvalidInput, match="is no date"):
         await _made(desk, due_at=due)
+
+
+async def test_a_private_task_is_its_readers_alone(desk: Desk) -> None:
+    task = await desk.do(lambda uow: tasks.create(uow, desk.admin, "Ours", visibility=Visibility.PRIVATE))
+    with pytest.raises(NotFound):
+        await desk.do(lambda uow: tasks.get(uow, desk.kim, task.ref))
+    await desk.do(lambda uow: conversations.join(uow, desk.kim, task.conversation_id))
+    assert await desk.do(lambda uow: tasks.get(uow, desk.kim, task.ref)) == task
+
+
+async def test_a_conversation_becomes_a_task_with_the_same_readers(desk: Desk) -> None:
+    async with desk.storage.write() as uow:
+        web = await projects.add(uow, desk.admin, "WEB", "Website")
+        chat = await conversations.add(uow, desk.admin, title="", visibility=Visibility.PRIVATE, project=web)
+        posted = await messages.post(uow, desk.admin, chat.id, "Hello", rules=desk.rules, source="test")
+    with desk.storage._live.subscribe() as events:
+        task = await desk.do(lambda uow: tasks.promote(uow, desk.admin, chat.id, "  Buy   milk "))
+        told = events.waiting()
+    async with desk.storage.read() as uow:
+        found = await conversations.get(uow, desk.admin, chat.id)
+        assert await uow.messages.get(posted.message_id)
+        with pytest.raises(NotFound):
+            await tasks.get(uow, desk.kim, task.ref)
+    assert (task.ref, task.title, task.status, task.creator_id) == ("WEB-1", "Buy milk", TaskStatus.TODO, desk.admin.user_id)
+    assert (found.task_ref, found.title, found.visibility) == ("WEB-1", "Buy milk", Visibility.PRIVATE)
+    assert told == [TaskChanged(conversation_id=chat.id, task_id=task.id), ConversationChanged(conversation_id=chat.id)]
+
+
+async def test_a_conversation_becomes_a_task_once(desk: Desk) -> None:
+    async with desk.storage.write() as uow:
+        chat = await conversations.create(uow, desk.admin)
+        await tasks.promote(uow, desk.admin, chat.id, "Buy milk")
+    with pytest.raises(Conflict, match="belongs to OT-1 already"):
+        await desk.do(lambda uow: tasks.promote(uow, desk.admin, chat.id, "Buy bread"))
+
+
+async def test_nobody_makes_a_task_of_what_they_do_not_see_or_with_a_token_that_may_not(desk: Desk) -> None:
+    chat = await desk.do(lambda uow: conversations.create(uow, desk.admin))
+    with pytest.raises(NotFound):
+        await desk.do(lambda uow: tasks.promote(uow, desk.kim, chat.id, "Mine"))
+    with pytest.raises(NotAuthenticated, match="tasks:write"):
+        await desk.do(lambda uow: tasks.promote(uow, replace(desk.admin, scopes=frozenset({"chat"})), chat.id, "Mine"))
+    with pytest.raises(InvalidInput, match="1-200 characters"):
+        await desk.do(lambda uow: tasks.promote(uow, desk.admin, chat.id, " "))
 
 
 # --- files ---

@@ -1,0 +1,238 @@
+"""What the core keeps of chat platforms, over one open transaction: people, places, what was delivered and what came in."""
+
+from collections.abc import Collection
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from core.errors import Conflict, LeaseLost
+from core.models import (
+    CARD,
+    Account,
+    AccountLease,
+    Binding,
+    BindingMode,
+    Delivery,
+    DeliveryState,
+    Identity,
+    InboundEvent,
+    Place,
+)
+from storage import schema
+from storage.prepared import Prepared
+from storage.repositories import Repository, conflict_aware_insert, row_of, rows_among
+from storage.rows import dump, load
+from storage.sqlite import LONG
+
+_TAKEN = "Another conversation is shown at this place already."
+_bindings, _deliveries, _inbound, _leases = schema.bindings, schema.deliveries, schema.inbound, schema.account_leases
+
+
+class Identities(Repository):
+    async def add(self, identity: Identity) -> None:
+        if not await self._add_if_new(schema.identities, dump(identity)):
+            raise Conflict("Somebody else made this person known at the same moment. Look again.")
+
+    async def get(self, account: Account, external_id: str) -> Identity | None:
+        return await self._one(Identity, _identity(), external_id=external_id, **_names(account))
+
+    async def of_user(self, user_id: UUID) -> list[Identity]:
+        table = schema.identities.c
+        return await self._all(Identity, select(schema.identities).where(table.user_id == user_id).order_by(*schema.identities.primary_key))
+
+    async def of_users(self, account: Account, user_ids: Collection[UUID]) -> list[Identity]:
+        found = await self._all(Identity, rows_among(schema.identities.c.user_id, *schema.identities.primary_key), keys=user_ids)
+        return [each for each in found if (each.surface, each.account) == (account.surface, account.id)]
+
+    async def all(self, account: Account) -> list[Identity]:
+        query = select(schema.identities).where(_of(schema.identities, account)).order_by(schema.identities.c.external_id)
+        return await self._all(Identity, query)
+
+
+class Bindings(Repository):
+    async def add(self, binding: Binding) -> None:
+        if not await self._add_if_new(_bindings, dump(binding)):
+            raise Conflict(_TAKEN)
+
+    async def get(self, binding_id: UUID) -> Binding | None:
+        return await self._one(Binding, row_of(_bindings), row_id=binding_id)
+
+    async def at(self, place: Place) -> Binding | None:
+        return await self._one(Binding, _binding_at(), channel=place.channel, thread=place.thread, **_names(place.account))
+
+    async def of_conversation(self, conversation_id: UUID) -> list[Binding]:
+        return await self._all(Binding, rows_among(_bindings.c.conversation_id, _bindings.c.id), keys=[conversation_id])
+
+    async def of_account(self, account: Account) -> list[Binding]:
+        return await self._search(Binding, select(_bindings).where(_of(_bindings, account), _is_delivered_to()).order_by(_bindings.c.id))
+
+    async def behind(self, account: Account) -> list[UUID]:
+        query = _behind().where(_of(_bindings, account))
+        return list((await self._connection.execute(query, execution_options=LONG)).scalars())
+
+    async def update(self, binding_id: UUID, **changes: Any) -> None:
+        try:
+            await self._change(_bindings, binding_id, {"updated_at": self._now, **changes})
+        except IntegrityError:
+            raise Conflict(_TAKEN) from None
+
+
+class Deliveries(Repository):
+    async def put(self, *deliveries: Delivery) -> None:
+        for delivery in deliveries:
+            await self._upsert(_deliveries, dump(delivery))
+
+    async def of_binding(self, binding_id: UUID, items: Collection[str]) -> list[Delivery]:
+        query = select(_deliveries).where(_deliveries.c.binding_id == binding_id, _deliveries.c.item.in_(items))
+        return await self._all(Delivery, query.order_by(_deliveries.c.item, _deliveries.c.part))
+
+    async def unsettled(self, binding_id: UUID) -> list[Delivery]:
+        return await self._all(Delivery, _unsettled_of(), binding=binding_id)
+
+    async def at(self, place: Place, remote_id: str) -> Delivery | None:
+        return await self._one(Delivery, _delivery_at(), remote_id=remote_id, channel=place.channel, **_names(place.account))
+
+    async def remove(self, binding_id: UUID, item: str, part: int) -> None:
+        table = _deliveries.c
+        await self._connection.execute(delete(_deliveries).where(table.binding_id == binding_id, table.item == item, table.part == part))
+
+
+class Inbound(Repository):
+    async def add(self, event: InboundEvent) -> bool:
+        return await self._add_if_new(_inbound, dump(event))
+
+    async def waiting(self, account: Account, now: datetime, *, limit: int) -> list[InboundEvent]:
+        return await self._all(InboundEvent, _due(), moment=now, at_most=limit, **_names(account))
+
+    async def get(self, event_id: UUID) -> InboundEvent | None:
+        return await self._one(InboundEvent, row_of(_inbound), row_id=event_id)
+
+    async def later(self, event_id: UUID, run_after: datetime, *, attempts: int, waits: bool) -> None:
+        await self._change(_inbound, event_id, {"run_after": run_after, "attempts": attempts, "waits": waits})
+
+    async def done(self, event_id: UUID, at: datetime, *, error: str | None = None) -> None:
+        await self._change(_inbound, event_id, {"done_at": at, "error": error, "payload": {}})
+
+
+class AccountLeases(Repository):
+    async def take(self, account: Account, owner: UUID, *, until: datetime, now: datetime) -> AccountLease | None:
+        lease = AccountLease(surface=account.surface, account=account.id, owner=owner, token=1, until=until)
+        insertion = conflict_aware_insert(_leases, self._connection.dialect.name).values(**dump(lease))
+        is_theirs = and_(_leases.c.owner != owner, _leases.c.until > now)
+        extends = and_(_leases.c.owner == owner, _leases.c.until > now)
+        taken = insertion.on_conflict_do_update(
+            index_elements=list(_leases.primary_key),
+            set_={"owner": owner, "until": until, "token": case((extends, _leases.c.token), else_=_leases.c.token + 1)},
+            where=~is_theirs,
+        )
+        row = (await self._connection.execute(taken.returning(*_leases.c))).mappings().first()
+        return None if row is None else load(AccountLease, row)
+
+    async def fence(self, lease: AccountLease) -> None:
+        if not await self._run(_held_lease(), **_held_by(lease)):
+            raise LeaseLost("Another process acts for this account now.")
+
+    async def release(self, lease: AccountLease) -> None:
+        held = (_leases.c.surface == lease.surface, _leases.c.account == lease.account, _leases.c.token == lease.token)
+        await self._connection.execute(update(_leases).where(*held).values(until=self._now))
+
+
+def _names(account: Account) -> dict[str, str]:
+    return {"surface": account.surface, "account": account.id}
+
+
+def _of(table: Table, account: Account) -> ColumnElement[bool]:
+    return and_(table.c.surface == account.surface, table.c.account == account.id)
+
+
+def _of_named(table: Table) -> ColumnElement[bool]:
+    return and_(table.c.surface == bindparam("surface"), table.c.account == bindparam("account"))
+
+
+@cache
+def _identity() -> Prepared:
+    table = schema.identities
+    return Prepared(select(table).where(_of_named(table), table.c.external_id == bindparam("external_id")))
+
+
+@cache
+def _binding_at() -> Prepared:
+    place = (_bindings.c.channel == bindparam("channel"), _bindings.c.thread == bindparam("thread"))
+    return Prepared(select(_bindings).where(_of_named(_bindings), *place))
+
+
+@cache
+def _delivery_at() -> Prepared:
+    joined = select(_deliveries).join(_bindings, _bindings.c.id == _deliveries.c.binding_id)
+    place = (_of_named(_bindings), _bindings.c.channel == bindparam("channel"))
+    return Prepared(joined.where(_deliveries.c.remote_id == bindparam("remote_id"), *place).order_by(_deliveries.c.binding_id))
+
+
+@cache
+def _unsettled_of() -> Prepared:
+    of_binding = select(_deliveries).where(_deliveries.c.binding_id == bindparam("binding"), _is_unsettled())
+    return Prepared(of_binding.order_by(_deliveries.c.item, _deliveries.c.part))
+
+
+def _is_unsettled() -> ColumnElement[bool]:
+    return or_(_deliveries.c.state.in_(_written(DeliveryState.SENDING, DeliveryState.LIVE)), _is_outdated())
+
+
+def _is_outdated() -> ColumnElement[bool]:
+    message = schema.messages.c
+    changed = exists().where(message.id == _deliveries.c.message_id, message.revision != _deliveries.c.revision)
+    return and_(_deliveries.c.state.in_(_written(DeliveryState.CLOSED, DeliveryState.FINAL)), changed)
+
+
+@cache
+def _behind() -> Select[Any]:
+    conversation, task = schema.conversations.c, schema.tasks.c
+    joined = select(_bindings.c.id).join(schema.conversations, conversation.id == _bindings.c.conversation_id)
+    with_task = joined.outerjoin(schema.tasks, task.conversation_id == conversation.id)
+    of_binding = _deliveries.c.binding_id == _bindings.c.id
+    has_card = exists().where(of_binding, _deliveries.c.item == CARD, _deliveries.c.revision >= task.version)
+    needs_writer = or_(
+        ~_bindings.c.opened,
+        _bindings.c.status_shown,
+        conversation.next_seq > _bindings.c.cursor + 1,
+        and_(task.id.is_not(None), ~has_card),
+        exists().where(of_binding, _is_unsettled()),
+    )
+    return with_task.where(_is_delivered_to(), needs_writer).order_by(_bindings.c.id)
+
+
+def _is_delivered_to() -> ColumnElement[bool]:
+    return and_(_bindings.c.ended.is_(None), _bindings.c.mode != BindingMode.OFF)
+
+
+@cache
+def _due() -> Prepared:
+    """Without those whose lane is held up by an earlier one that is tried again later.
+
+    Found in one walk along the lanes: where each looked for those before it, a long queue would take time with the square of its length.
+    """
+    event, now = _inbound.c, bindparam("moment", type_=schema.UtcDateTime)
+    holds_up = case((and_(event.run_after > now, ~event.waits), 1), else_=0)
+    held_up = func.sum(holds_up).over(partition_by=event.lane, order_by=event.id).label("held_up")
+    waiting = select(event.id, event.run_after, held_up).where(_of_named(_inbound), event.done_at.is_(None)).subquery()
+    due = select(waiting.c.id).where(waiting.c.held_up == 0, waiting.c.run_after <= now).order_by(waiting.c.id)
+    return Prepared(select(_inbound).where(event.id.in_(due.limit(bindparam("at_most")))).order_by(event.id))
+
+
+@cache
+def _held_lease() -> Prepared:
+    """Shared: who holds the lease may write in several transactions at once, and nobody takes it before they are committed."""
+    held = (_leases.c.owner == bindparam("owner"), _leases.c.token == bindparam("token"))
+    return Prepared(select(_leases.c.token).where(_of_named(_leases), *held).with_for_update(read=True))
+
+
+def _held_by(lease: AccountLease) -> dict[str, Any]:
+    return {"surface": lease.surface, "account": lease.account, "owner": lease.owner, "token": lease.token}
+
+
+def _written(*states: DeliveryState) -> list[ColumnElement[str]]:
+    return [literal_column(f"'{state}'") for state in states]
