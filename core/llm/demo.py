@@ -70,6 +70,8 @@ def words(text: str) -> Iterator[str]:
 # --- reading the conversation ------------------------------------------------------------------------------------
 
 _CONTEXT_BLOCK = re.compile(r"\s*<context>.*?</context>\s*\Z", re.DOTALL)
+_SPEAKER = re.compile(r"\A\[[^\]\n]{1,64}\] ")
+"""Stands before what people say where several of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _take(open_calls: list[JSON], call_id: Any) -> JSON:
 
 def _last_user_text(messages: Sequence[JSON]) -> str:
     said = next((message for message in reversed(messages) if message.get("role") == "user"), {})
-    return _CONTEXT_BLOCK.sub("", _text_of(said)).strip()
+    return _SPEAKER.sub("", _CONTEXT_BLOCK.sub("", _text_of(said))).strip()
 
 
 def _answers_question(messages: Sequence[JSON]) -> bool:
