@@ -1,15 +1,16 @@
-"""The few pages that the server writes itself: to sign in, to set a password, and who one is. No script; every value is escaped."""
+"""The few pages that the server writes itself, without script and with every value escaped: to sign in, to set a password, who one is,
+and a conversation to be read."""
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from http import HTTPStatus
 
 from fastapi.responses import HTMLResponse
 
 from core.identity import MAX_PASSWORD, MIN_PASSWORD
-from core.models import User
+from core.models import JSON, User
 from web.problems import Problem
 
 _STYLE = """
@@ -20,6 +21,8 @@ label { display: block; margin: 1rem 0 .25rem }
 input, button { box-sizing: border-box; width: 100%; padding: .55rem .7rem; font: inherit }
 button { margin-top: 1.25rem; cursor: pointer }
 code { overflow-wrap: anywhere }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: .25rem 0 1.25rem }
+time { opacity: .65; font-size: .85rem }
 [role=alert] { border-left: .25rem solid #c33; padding: .25rem .75rem }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -82,6 +85,19 @@ def home(user: User, *, public_url: str) -> HTMLResponse:
 <code>POST /api/tokens</code> makes one that lasts. Programs send it as <code>Authorization: Bearer ot_...</code></p>
 <form method="post" action="/logout"><button>Sign out</button></form>"""
     return _page("Onethread", body)
+
+
+def conversation(title: str, shown: Sequence[JSON], *, has_earlier: bool) -> HTMLResponse:
+    """What was said, to be read; `shown` are messages in their public JSON, the oldest first."""
+    said = "\n".join(map(_said, shown)) or "<p>Nothing was said here yet.</p>"
+    earlier = "<p>Earlier messages are left out.</p>" if has_earlier else ""
+    return _page(title, f"\n<h1>{escape(title)}</h1>\n{earlier}{said}")
+
+
+def _said(message: JSON) -> str:
+    who, at = message["author"] or "Agent", message["created_at"][:16].replace("T", " ")
+    text = "(deleted)" if message["deleted_at"] else message["content"]
+    return f"<p><strong>{escape(who)}</strong> <time>{escape(at)} UTC</time></p><pre>{escape(text)}</pre>"
 
 
 def failure(problem: Problem) -> HTMLResponse:

@@ -175,7 +175,9 @@ class Message(Sent):
     status: MessageStatus
     author: str | None = Field(description="A user's name; null for the agent.")
     source: str
-    metadata: dict[str, Any] = Field(description="Of a reply: model, tokens and cost, or error, or the question that it ends with.")
+    metadata: dict[str, Any] = Field(
+        description="Of a reply: model, tokens and cost, or error, or question. Of what a person said: `unanswered`, why no answer comes."
+    )
     tool_calls: list[ToolCall]
     attachments: list[Attachment]
     created_at: Time

@@ -1,15 +1,17 @@
-"""Signing in and out by browser: the pages, their forms, and the cookie that they give and take."""
+"""What a browser is shown without script: signing in and out, the cookie that this gives and takes, and a conversation to be read."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from core import identity
-from core.errors import InvalidInput, NotAuthenticated, OnethreadError, RateLimited
+from core import conversations, identity, messages
+from core.errors import InvalidInput, NotAuthenticated, NotFound, OnethreadError, RateLimited
+from core.frames import messages_json
 from core.models import LinkPurpose, User
 from core.ports import UnitOfWork
 from web import pages
@@ -20,6 +22,8 @@ from web.services import services_of
 router = APIRouter(include_in_schema=False)
 HOME = "/"
 _MAX_FIELDS = 10
+_SHOWN = 200
+"""Messages, the last ones."""
 _LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 """A browser would read `//host`, and `/\\host`, and either with a tab in it, as another web site."""
 _NEVER_NEXT = ("/login", "/logout", "/welcome")
@@ -50,6 +54,25 @@ async def home(request: Request) -> Response:
     except NotAuthenticated:
         return _go("/login")
     return pages.home(user, public_url=services.rules.public_url)
+
+
+@router.get("/conversations/{conversation_id}")
+@_page
+async def read(request: Request) -> Response:
+    """Where links in other surfaces lead."""
+    services = services_of(request)
+    try:
+        async with services.storage.read() as uow:
+            principal = await principal_of(uow, request, services)
+            conversation = await conversations.get(uow, principal, _id(request.path_params["conversation_id"]))
+            page = await messages.page(uow, principal, conversation.id, limit=_SHOWN)
+            shown = await messages_json(uow, page.messages)
+    except CrossSite:
+        raise
+    except NotAuthenticated:
+        return _go(f"/login?next={request.url.path}")
+    ref = f"{conversation.task_ref} " if conversation.task_ref else ""
+    return pages.conversation(f"{ref}{conversation.title or 'New chat'}", shown, has_earlier=page.has_more)
 
 
 @router.get("/login")
@@ -148,6 +171,13 @@ def _entered(request: Request, secret: str, after: str) -> Response:
     response = _go(after)
     give_cookie(response, secret, services_of(request).rules)
     return response
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("There is no such conversation.") from None
 
 
 async def _user(request: Request) -> User:

@@ -113,6 +113,7 @@ class Own:
 
 
 OPEN = "for everybody, signed in or not, and the same for all"
+READING = "a page, which leads who is not signed in to the form: tests/integration/web/test_sign_in.py"
 SIGN_IN = "about the caller's own session only: tests/integration/web/test_sign_in.py"
 ADMIN = "for admins only"
 
@@ -150,6 +151,7 @@ ROUTES: dict[str, Try | Own | str] = {
     "POST /api/tokens": Own({"name": "mine"}),
     "DELETE /api/tokens/{token_id}": Try(),
     "GET /": SIGN_IN,
+    "GET /conversations/{conversation_id}": READING,
     "GET /login": SIGN_IN,
     "POST /login": SIGN_IN,
     "GET /welcome": SIGN_IN,

@@ -113,6 +113,27 @@ async def test_a_browser_signs_in_stays_so_and_signs_out(site: Site, kim: User) 
         assert await page.name() is None
 
 
+async def test_a_conversation_is_read_by_who_may_see_it(site: Site, kim: User) -> None:
+    await person(site.world, "lea")
+    chat = await site.world.chat(identity.principal_of(kim), title="Tea & <b>coffee</b>")
+    await site.world.post(chat.id, "<script>alert(1)</script>", identity.principal_of(kim))
+    async with browser(site) as page, browser(site) as stranger:
+        asked = await page.visit(f"/conversations/{chat.id}")
+        assert asked.headers["location"] == f"/login?next=/conversations/{chat.id}"
+        entered = await page.sign_in(next=f"/conversations/{chat.id}")
+        read = await page.visit(entered.headers["location"])
+        await stranger.sign_in("lea")
+        refused = await stranger.visit(f"/conversations/{chat.id}")
+        guessed = await stranger.visit("/conversations/mine")
+
+    assert "<strong>kim</strong>" in read.text
+    assert "Tea &amp; &lt;b&gt;coffee" in read.text
+    assert "&lt;script&gt;alert(1)" in read.text
+    assert "<script" not in read.text
+    assert (refused.status_code, guessed.status_code) == (404, 404)
+    assert "coffee" not in refused.text
+
+
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site: Site, kim: User) -> None:
     async with browser(site) as page:
         cookie = cookie_of(await page.sign_in())
