@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onethread.mcp_config import Written
     from onethread.settings import Settings
 
-_OURS = ("core", "storage", "web", "mcp_server")
+_OURS = ("core", "storage", "web", "mcp_server", "bots")
 _INTERRUPTED = 130
 CLIENTS = ("claude-code", "claude-desktop", "cursor", "vscode", "zed")
 """Programs that `onethread mcp config` knows."""
@@ -127,7 +127,7 @@ def worker(until_idle: bool, linger: float, suspects: bool) -> None:
 @click.option("--open", "open_page", is_flag=True, help="Open it in the browser.")
 @click.option("--no-worker", is_flag=True, help="Leave answering to `onethread worker`.")
 def serve(host: str, port: int, open_page: bool, no_worker: bool) -> None:
-    """Serve the HTTP API, the live WebSocket and MCP, and answer messages, in one process.
+    """Serve the HTTP API, the live WebSocket, MCP and Slack where its tokens are set, and answer messages, in one process.
 
     For this machine alone nothing needs to be set: it prints a link that signs you in. For others set ONETHREAD_SECRET_KEY and
     ONETHREAD_PUBLIC_URL, and give an admin a password: onethread user link NAME. Ctrl-C hands back what is not answered.

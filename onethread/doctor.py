@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
+from bots.slack.config import SlackConfig
+from bots.surface import AccountClosed, PlaceClosed, SurfaceError
 from core.errors import InvalidInput, OnethreadError
 from core.frames import WORKER_SILENT
 from core.llm.providers import DEMO_MODEL, PROVIDERS, key_of, missing_keys, provider_of
 from onethread import mcp_config
 from onethread.bootstrap import App, running
-from onethread.settings import CONFIG_FILE, Settings, load, prepare_data_dir
+from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, load, prepare_data_dir, slack_config, variable
 from storage.migrate import head
 
 _LOW_DISK_BYTES = 500_000_000
@@ -54,7 +57,7 @@ async def examine() -> list[Finding]:
         return [Finding("broken", str(error))]
     findings.append(Finding("fine", f"data directory: {settings.data_dir} can be written to"))
     findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_fallbacks(settings), *_mcp(settings)]
-    return [*findings, *_pth_files()]
+    return [*findings, *await _slack(settings), *_pth_files()]
 
 
 def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
@@ -62,20 +65,20 @@ def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
     dotenv = dotenv_values(".env")
     file = settings.data_dir / CONFIG_FILE
     toml = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for name in Settings.model_fields:
-        variable = f"ONETHREAD_{name.upper()}"
+    for field in Settings.model_fields:
+        name = variable(field)
         origin = (
             "the environment"
-            if before.get(variable)
+            if before.get(name)
             else f"{Path('.env').absolute()}"
-            if dotenv.get(variable)
+            if dotenv.get(name)
             else str(file)
-            if name in toml
+            if field in toml
             else ""
         )
         if origin:
-            value = settings.database_shown if name == "database_url" else _shown(getattr(settings, name))
-            yield Finding("fine", f"{variable}={value} (from {origin})")
+            value = settings.database_shown if field == "database_url" else _shown(getattr(settings, field))
+            yield Finding("fine", f"{name}={value} (from {origin})")
     if unknown := sorted(each for each in toml if each not in Settings.model_fields):
         yield Finding("note", f"{file} sets what does not exist: {', '.join(unknown)}", "See .env.example for what can be set.")
 
@@ -192,12 +195,81 @@ def _mcp(settings: Settings) -> Iterator[Finding]:
             yield Finding("note", f"MCP: {path} starts {shown}, which is not there", advice)
 
 
+async def _slack(settings: Settings) -> list[Finding]:
+    """What `onethread serve` would find in Slack."""
+    try:
+        config = slack_config(settings)
+    except InvalidInput as error:
+        return [Finding("broken", f"Slack: {error}")]
+    if config is None:
+        return [Finding("note", "Slack: no token is set", "docs/slack.md leads to the first answer there.")]
+
+    from bots.slack import access  # brings Slack's SDK along
+
+    async with access.web_client(config) as client:
+        try:
+            who = await access.signed_in(client)
+        except SurfaceError as error:
+            return [_unanswered(error)]
+        findings = [Finding("fine", f"Slack: signed in to {who.team!r} ({who.team_id}) as {who.bot!r}"), *_scopes(who.scopes)]
+        if config.app_token:
+            try:
+                await access.check_app_token(client, config.app_token)
+                findings.append(Finding("fine", "Slack: Socket Mode would run"))
+            except SurfaceError as error:
+                findings.append(_unanswered(error))
+        else:
+            findings.append(_request_url(settings))
+    return [*findings, *_let_in(config, who.team_id)]
+
+
+def _unanswered(error: SurfaceError) -> Finding:
+    if isinstance(error, AccountClosed | PlaceClosed):
+        return Finding("broken", f"Slack: {error}")
+    return Finding("note", f"Slack: {error}", "Without a connection to Slack nothing of it can be checked. Try again later.")
+
+
+def _scopes(granted: frozenset[str] | None) -> Iterator[Finding]:
+    from bots.slack.access import ESSENTIAL, SCOPES
+
+    if granted is None:
+        yield Finding("note", "Slack: it does not tell which scopes the app has")
+        return
+    missing = {scope: loss for scope, loss in SCOPES.items() if scope not in granted}
+    for scope, loss in missing.items():
+        advice = "Add it under OAuth & Permissions, Bot Token Scopes; then Install App, Reinstall."
+        yield Finding("broken" if scope in ESSENTIAL else "note", f"Slack: the scope {scope} is missing: {loss}", advice)
+    if not missing:
+        yield Finding("fine", "Slack: the app has every scope that it needs")
+
+
+def _request_url(settings: Settings) -> Finding:
+    text = f"Slack: HTTP; the request URL is {settings.url}/slack/events"
+    if settings.url.startswith("https://") and urlsplit(settings.url).hostname not in LOCAL_NAMES:
+        return Finding("fine", text)
+    return Finding(
+        "note", text, "Slack sends to public https addresses only: set ONETHREAD_PUBLIC_URL, or SLACK_APP_TOKEN for Socket Mode."
+    )
+
+
+def _let_in(config: SlackConfig, team_id: str) -> Iterator[Finding]:
+    if config.workspaces and team_id not in config.workspaces:
+        yield Finding(
+            "broken", f"Slack: workspace {team_id} is not among slack.workspaces, so nobody is answered", f"Add it in {CONFIG_FILE}."
+        )
+    people = f"{len(config.users)} users" if config.users else "everybody, guests too" if config.guests else "every full member"
+    places = f"{len(config.channels)} channels, and in direct messages" if config.channels else "every channel that it is invited to"
+    yield Finding("fine", f"Slack: answers {people} in {places}")
+
+
 def _shown(value: object) -> object:
     match value:
         case SecretStr():
             return f"{len(value)} characters, not shown"
         case tuple():
             return ",".join(value)
+        case BaseModel():
+            return value.model_dump_json(exclude_defaults=True)
         case dict():
             return json.dumps({name: limit.model_dump(exclude_none=True) for name, limit in value.items()})
         case _:

@@ -34,6 +34,7 @@ from core.models import LinkPurpose
 from mcp_server import http as mcp_http
 from mcp_server.callers import Bearer
 from mcp_server.services import Services as McpServices
+from onethread import surfaces
 from onethread.bootstrap import App, working
 from onethread.settings import LOCAL_NAMES, Settings
 from web.app import mount, web_app
@@ -147,7 +148,8 @@ async def serve(app: App, door: Door, *, worker: bool, open_page: bool) -> None:
             await parts.enter_async_context(_warmed_up())
             await parts.enter_async_context(working(app))
         await parts.enter_async_context(mcp.running())
-        # Bots are further parts, entered here: they end after the web, and hand back what they hold.
+        for path, endpoint in (await parts.enter_async_context(surfaces.serving(app, door.url))).items():
+            mount(web, path, endpoint)
         await _announce(app, door, open_page=open_page)
         _log.info("serve.started", url=door.url, worker=worker)
         await server.serve(door.sockets)

@@ -6,15 +6,15 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -29,12 +29,16 @@ from core.errors import InvalidInput, StorageUnavailable
 from core.limits import ANY_OTHER
 from core.llm.providers import default_model, qualified, unserved
 
+if TYPE_CHECKING:
+    from bots.slack.config import SlackConfig
+
 CONFIG_FILE = "onethread.toml"
 LOCAL_URL = "http://127.0.0.1:8420"
 """Where `onethread serve` is when nothing else is said."""
 LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 _WITHOUT_DOTENV = "ONETHREAD_WITHOUT_DOTENV"
-_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies")
+_OF_SLACK = ("slack", "slack_bot_token", "slack_app_token", "slack_signing_secret", "slack_api_url")
+_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies", *_OF_SLACK)
 
 
 class Limit(BaseModel):
@@ -44,6 +48,47 @@ class Limit(BaseModel):
 
     requests_at_once: int | None = Field(None, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
+
+
+def _of_slack(kind: str, letters: str) -> Callable[[str], str]:
+    def checked(name: str) -> str:
+        if not re.fullmatch(rf"[{letters}][A-Z0-9]{{2,30}}", name):
+            raise ValueError(f"{name!r} is no {kind}'s id: Slack's begin with {' or '.join(letters)}, and are not its name")
+        return name
+
+    return checked
+
+
+_ChannelId = Annotated[str, AfterValidator(_of_slack("channel", "CG"))]
+
+
+class SlackChannel(BaseModel):
+    """How the bot behaves in one channel of Slack's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["threads", "chat"] = "threads"
+    """`chat`: the channel itself is one conversation."""
+    answer: Literal["all", "mentions"] = "all"
+    """Which messages of a conversation are answered; the others are read along."""
+
+
+class SlackSettings(BaseModel):
+    """The table `[slack]` of onethread.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workspaces: tuple[Annotated[str, AfterValidator(_of_slack("workspace", "T"))], ...] = ()
+    """Allow-lists, by id; empty: all."""
+    channels: tuple[_ChannelId, ...] = ()
+    """Where it answers. Direct messages are not counted among them."""
+    users: tuple[Annotated[str, AfterValidator(_of_slack("user", "UW"))], ...] = ()
+    guests: bool = False
+    """Whether guests and people of other companies' workspaces are let in."""
+    native_streams: bool = False
+    """Whether replies in direct messages grow by Slack's own streams."""
+    channel: dict[_ChannelId, SlackChannel] = Field(default_factory=dict)
+    """By channel id, for those that differ."""
 
 
 class Settings(BaseSettings):
@@ -79,6 +124,15 @@ class Settings(BaseSettings):
     """Further host names under which the web surface answers, without ports; separated by commas in the environment."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1",)
     """The addresses or networks of reverse proxies, whose word on who calls is taken; separated by commas in the environment."""
+    slack_bot_token: SecretStr = Field(SecretStr(""), validation_alias="slack_bot_token")
+    """`SLACK_BOT_TOKEN`, as Slack's own documentation calls it. Likewise the next two."""
+    slack_app_token: SecretStr = Field(SecretStr(""), validation_alias="slack_app_token")
+    """For Socket Mode, which is used where it is set."""
+    slack_signing_secret: SecretStr = Field(SecretStr(""), validation_alias="slack_signing_secret")
+    """For HTTP, at `/slack/events`."""
+    slack_api_url: str = ""
+    """Another address of Slack's API. Default: Slack's own."""
+    slack: SlackSettings = Field(default_factory=SlackSettings)
 
     @classmethod
     def settings_customise_sources(
@@ -152,6 +206,13 @@ class Settings(BaseSettings):
                     raise ValueError(f"{proxy!r} is neither an IP address nor a network such as 10.0.0.0/8") from None
         return proxies
 
+    @field_validator("slack_api_url")
+    @classmethod
+    def _an_api(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+            raise ValueError("it must look like https://slack.example.com/api/")
+        return url if url.endswith("/") or not url else f"{url}/"
+
     @property
     def url(self) -> str:
         """The web surface's address, always set: what links for people begin with."""
@@ -212,18 +273,49 @@ def load(*, dotenv: bool = True) -> Settings:
         raise StorageUnavailable(f"{CONFIG_FILE} in the data directory cannot be read: {error.strerror}.") from None
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
-        raise InvalidInput(
-            f"A setting is wrong. ONETHREAD_{field[1].upper() if field else '...'}: It is no JSON. See .env.example."
-        ) from None
+        name = variable(field[1]) if field else "ONETHREAD_..."
+        raise InvalidInput(f"A setting is wrong. {name}: It is no JSON. See .env.example.") from None
     except ValidationError as error:
         raise InvalidInput("A setting is wrong. " + "; ".join(map(_problem, error.errors(include_input=False)))) from None
+
+
+def variable(field: str) -> str:
+    """The name in the environment of a field of Settings."""
+    return field.upper() if Settings.model_fields[field].validation_alias else f"ONETHREAD_{field.upper()}"
+
+
+def slack_config(settings: Settings) -> "SlackConfig | None":
+    """How Slack is served; None where it is not. Raises InvalidInput with what to do where the tokens are none, or are not enough."""
+    from bots.policy import ChannelRules
+    from bots.slack.config import API_URL, SlackConfig
+
+    bot, app, secret = (
+        each.get_secret_value() for each in (settings.slack_bot_token, settings.slack_app_token, settings.slack_signing_secret)
+    )
+    if not (bot or app or secret):
+        return None
+    if problem := _slack_problem(bot, app, secret):
+        raise InvalidInput(f"{problem} See docs/slack.md.")
+    lists = settings.slack
+    return SlackConfig(
+        bot_token=bot,
+        app_token=app,
+        signing_secret=secret,
+        api_url=settings.slack_api_url or API_URL,
+        workspaces=frozenset(lists.workspaces),
+        channels=frozenset(lists.channels),
+        users=frozenset(lists.users),
+        guests=lists.guests,
+        channel_rules={name: ChannelRules(mode=each.mode, answer=each.answer) for name, each in lists.channel.items()},
+        native_streams=lists.native_streams,
+    )
 
 
 def elsewhere(settings: Settings) -> tuple[dict[str, str], list[str]]:
     """What is set in the environment, for a program in another folder that works with the same Onethread, its paths whole; and the names of
     those variables, left out, that hold a password.
     """
-    names = [f"ONETHREAD_{field.upper()}" for field in Settings.model_fields if field not in _OF_SERVE]
+    names = [variable(field) for field in Settings.model_fields if field not in _OF_SERVE]
     given = {name: value for name in names if (value := os.environ.get(name))}
     if "ONETHREAD_DATA_DIR" in given or os.environ.get("XDG_DATA_HOME"):
         given["ONETHREAD_DATA_DIR"] = str(settings.data_dir)
@@ -252,7 +344,25 @@ def _items(listed: str | list[str]) -> list[str]:
 def _problem(error: ErrorDetails) -> str:
     name, *inside = map(str, error["loc"])
     place = f" ({', '.join(inside)})" if inside else ""
-    return f"ONETHREAD_{name.upper()}{place}: {error['msg']}"
+    return f"{variable(name)}{place}: {error['msg']}"
+
+
+def _slack_problem(bot: str, app: str, secret: str) -> str:
+    """What is wrong with the tokens, none of which it shows; empty where nothing is."""
+    for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_APP_TOKEN", app), ("SLACK_SIGNING_SECRET", secret)):
+        if not re.fullmatch(r"[\w.-]*", value, flags=re.ASCII):
+            return f"{name} holds what no token of Slack's does: blanks, quotes or the like. Copy it again."
+    if not bot:
+        return f"{'SLACK_APP_TOKEN' if app else 'SLACK_SIGNING_SECRET'} is set, but SLACK_BOT_TOKEN is not."
+    if bot.startswith("xoxe"):
+        return "SLACK_BOT_TOKEN ends after twelve hours: turn token rotation off in the Slack app, and install it anew."
+    if not bot.startswith("xoxb-"):
+        return "SLACK_BOT_TOKEN is no bot's token: those begin with xoxb-."
+    if app and not app.startswith("xapp-"):
+        return "SLACK_APP_TOKEN is no app's token: those begin with xapp-."
+    if secret.startswith(("xox", "xapp")):
+        return "SLACK_SIGNING_SECRET is a token: the signing secret stands under Basic Information, App Credentials."
+    return "" if app or secret else "SLACK_BOT_TOKEN is set, but neither SLACK_APP_TOKEN (Socket Mode) nor SLACK_SIGNING_SECRET (HTTP) is."
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -27,6 +27,7 @@ MEASUREMENTS = (
     "socket_load",
     "mcp_start",
     "mcp_calls",
+    "slack_staleness",
 )
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Measure = Callable[[str], tuple[str, Sequence[Result]]]

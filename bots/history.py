@@ -1,0 +1,121 @@
+"""What a writer has to look after, read from the database: the messages behind its cursor, those that changed, and the task's card."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from bots import view
+from bots.plan import LONG_AGO, Remote
+from bots.view import View
+from core.frames import messages_json, task_json
+from core.models import CARD, JSON, Binding, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role
+from core.ports import UnitOfWork
+
+_LEFT_OUT = re.compile(r"left-out:(\d+)-(\d+)")
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """Something that is shown: a message, the task's card, or what stands for messages that are left out."""
+
+    key: str
+    seq: int
+    """0 for the card, which stands before all messages."""
+    revision: int
+    message_id: UUID | None = None
+    said: JSON | None = None
+    """The message's public JSON."""
+    still: View | None = None
+    """Of what is no message."""
+    answered: bool = False
+    """Whether something was said after this message."""
+    remotes: list[Remote] = field(default_factory=list)
+    is_theirs: bool = False
+    """It came from this place, and stands there already."""
+    settled: bool = False
+    limit: int | None = None
+    """Of its parts' length, where the platform took less than it promised."""
+    was_reposted: bool = False
+    seen_at: float = LONG_AGO
+    unshown_since: float | None = None
+    """Since when there has been text that is not shown."""
+
+    @property
+    def is_card(self) -> bool:
+        return self.key == CARD
+
+    @property
+    def is_unfinished_reply(self) -> bool:
+        return self.said is not None and self.said["role"] == Role.ASSISTANT and not MessageStatus(self.said["status"]).finished
+
+    def renew(self, fresh: "Item") -> None:
+        """Takes over what was read anew; what is there on the platform is known better here."""
+        self.revision, self.said, self.still, self.answered = fresh.revision, fresh.said, fresh.still, fresh.answered
+        self.settled = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Messages of a long backlog, by seq, that one sentence stands for."""
+
+    first: int
+    last: int
+
+    @property
+    def key(self) -> str:
+        return f"left-out:{self.first}-{self.last}"
+
+
+async def left_out(uow: UnitOfWork, binding: Binding, conversation: Conversation, most: int) -> LeftOut | None:
+    """What is left out so that at most `most` messages are delivered at once; the same again after a crash."""
+    for row in await uow.deliveries.unsettled(binding.id):
+        if found := _LEFT_OUT.fullmatch(row.item):
+            return LeftOut(int(found[1]), int(found[2]))
+    if conversation.next_seq - 1 - binding.cursor <= most:
+        return None
+    newest = await uow.messages.page(conversation.id, limit=most)
+    return LeftOut(binding.cursor + 1, newest[0].seq - 1)
+
+
+async def read(uow: UnitOfWork, binding: Binding, conversation: Conversation, left: LeftOut | None, url: str) -> list[Item]:
+    """In the order in which they are shown. `url` is the conversation's."""
+    after = max(binding.cursor, left.last if left else 0)
+    messages = await _messages(uow, binding, conversation, after)
+    shown = await messages_json(uow, messages)
+    items = [_of_message(message, said, conversation) for message, said in zip(messages, shown, strict=True)]
+    if left and left.last > binding.cursor:
+        still = view.left_out(left.last - left.first + 1, url)
+        items.append(Item(key=left.key, seq=left.last, revision=1, still=still))
+    if task := await uow.tasks.of_conversation(conversation.id):
+        still = view.card(await task_json(uow, task, conversation), url)
+        items.append(Item(key=CARD, seq=0, revision=task.version, still=still))
+    rows = await uow.deliveries.of_binding(binding.id, [item.key for item in items]) if items else []
+    for item in items:
+        _note_rows(item, [row for row in rows if row.item == item.key])
+    return sorted((item for item in items if _belongs(item, binding)), key=lambda item: item.seq)
+
+
+def _belongs(item: Item, binding: Binding) -> bool:
+    """What was said before the binding, and is not there, stays away."""
+    return item.is_card or item.seq > binding.cursor or bool(item.remotes)
+
+
+async def _messages(uow: UnitOfWork, binding: Binding, conversation: Conversation, after: int) -> Sequence[Message]:
+    beyond = await uow.messages.since(conversation.id, after + 1)
+    changed = {row.message_id for row in await uow.deliveries.unsettled(binding.id) if row.message_id}
+    # A question loses its buttons when something is said behind it.
+    asked = await uow.messages.page(conversation.id, before=beyond[0].seq, limit=1) if beyond else []
+    changed |= {each.id for each in asked if each.metadata.get("question")}
+    older = await uow.messages.of_ids(changed - {each.id for each in beyond})
+    return sorted([*older, *beyond], key=lambda message: message.seq)
+
+
+def _of_message(message: Message, said: JSON, conversation: Conversation) -> Item:
+    answered = conversation.next_seq > message.seq + 1
+    return Item(key=str(message.id), seq=message.seq, revision=message.revision, message_id=message.id, said=said, answered=answered)
+
+
+def _note_rows(item: Item, rows: Sequence[Delivery]) -> None:
+    item.is_theirs = any(row.state is DeliveryState.THEIRS for row in rows)
+    item.remotes = [] if item.is_theirs else [Remote(row) for row in rows]

@@ -1,0 +1,198 @@
+"""What comes in from a chat platform, taken into the core: each event once, in the order of its lane, and tried again where that can help.
+
+What an event does is decided in `taking.py`; here is when it is looked at, and what happens where it fails.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from bots.policy import ChannelRules
+from bots.services import Services
+from bots.surface import Busy, ChatSurface, PlaceClosed, SurfaceError
+from bots.taking import Overtaken, Taking
+from core.errors import Conflict, LeaseLost, OnethreadError, StorageUnavailable
+from core.logs import place_of
+from core.models import AccountLease, InboundEvent
+from core.ports import UnitOfWork
+
+__all__ = ["ChannelRules", "Intake", "IntakeRules"]
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeRules:
+    poll_seconds: float = 0.5
+    """The longest wait before looking for what another process stored."""
+    lanes: int = 20
+    """Side by side."""
+    batch: int = 500
+    """Events that one look takes."""
+    overtaken_seconds: float = 60.0
+    """So long an event waits for the one that it overtook."""
+    backoff_seconds: float = 1.0
+    """Before the second attempt; doubled each time."""
+    longest_backoff_seconds: float = 60.0
+    attempts: int = 3
+    """Where it fails for a reason that nobody knows."""
+
+
+class Intake:
+    """Takes in what was stored of one account's events, in whichever process holds the account."""
+
+    def __init__(self, services: Services, surface: ChatSurface, taking: Taking, rules: IntakeRules = IntakeRules()) -> None:
+        self._services = services
+        self._surface = surface
+        self._taking = taking
+        self._rules = rules
+        self._woken = asyncio.Event()
+        self._busy: set[str] = set()
+
+    def wake(self) -> None:
+        """Something was stored."""
+        self._woken.set()
+
+    async def run(self, lease: AccountLease) -> None:
+        """Until cancelled; raises LeaseLost once another process has taken the account."""
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                await self._look(lanes, lease)
+        except BaseExceptionGroup as errors:
+            if errors.subgroup(LeaseLost):
+                raise LeaseLost("Another process acts for this account now.") from None
+            raise
+
+    async def _look(self, lanes: asyncio.TaskGroup, lease: AccountLease) -> None:
+        while True:
+            self._woken.clear()
+            await self._start(lanes, lease)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._rules.poll_seconds):
+                    await self._woken.wait()
+
+    async def _start(self, lanes: asyncio.TaskGroup, lease: AccountLease) -> None:
+        busy = frozenset(self._busy)  # a lane that ends while we read may have done what we read as waiting
+        for lane, events in (await self._waiting()).items():
+            if len(self._busy) >= self._rules.lanes:
+                return
+            if lane not in busy:
+                self._busy.add(lane)
+                lanes.create_task(self._run_lane(lane, events, lease), name=f"intake.{lane}")
+
+    async def _waiting(self) -> dict[str, list[InboundEvent]]:
+        by_lane = defaultdict(list)
+        try:
+            async with self._services.storage.read() as uow:
+                for event in await uow.inbound.waiting(self._surface.account, uow.now, limit=self._rules.batch):
+                    by_lane[event.lane].append(event)
+        except StorageUnavailable as error:
+            _log.warning("intake.storage_unavailable", reason=str(error))
+        return by_lane
+
+    async def _run_lane(self, lane: str, events: Sequence[InboundEvent], lease: AccountLease) -> None:
+        try:
+            for event in events:
+                if not await self._take(event, lease):
+                    return
+        finally:
+            self._busy.discard(lane)
+            self._woken.set()
+
+    async def _take(self, event: InboundEvent, lease: AccountLease) -> bool:
+        """Whether those behind it in its lane may follow."""
+        try:
+            return await self._try(event, lease)
+        except StorageUnavailable as error:
+            _log.warning("intake.storage_unavailable", reason=str(error))
+            await asyncio.sleep(self._rules.poll_seconds)
+            return False
+
+    async def _try(self, event: InboundEvent, lease: AccountLease) -> bool:
+        try:
+            await self._attempt(event, lease)
+        except (LeaseLost, StorageUnavailable):
+            raise
+        except Exception as error:  # noqa: BLE001  # the outermost loop: one event must not end the others
+            return await self._failed(event, lease, error)
+        return True
+
+    async def _attempt(self, event: InboundEvent, lease: AccountLease) -> None:
+        @asynccontextmanager
+        async def commit() -> AsyncIterator[UnitOfWork]:
+            async with self._write(lease) as uow:
+                yield uow
+                await uow.inbound.done(event.id, uow.now)
+
+        told = self._surface.event(event.payload)
+        if told is None:
+            async with commit():
+                return
+        try:
+            await self._taking.take(told, commit, event)
+        except Conflict:
+            await self._taking.take(told, commit, event)  # somebody bound the place or met the person at the same moment
+
+    async def _failed(self, event: InboundEvent, lease: AccountLease, error: Exception) -> bool:
+        match error:
+            case Overtaken():
+                await self._wait(event, lease)
+                return True
+            case PlaceClosed():
+                await self._give_up(event, lease, error.reason, str(error))
+                return True
+            case Busy():
+                await self._again(event, lease, error.retry_after)
+                return False
+            case SurfaceError():
+                _log.warning("intake.held_up", event_id=str(event.id), error=type(error).__name__, attempts=event.attempts + 1)
+                await self._again(event, lease, self._backoff(event))
+                return False
+            case OnethreadError() if not isinstance(error, Conflict):
+                await self._give_up(event, lease, error.code, str(error))
+                return True
+        _log.error("intake.failed", event_id=str(event.id), attempts=event.attempts + 1, **place_of(error))
+        if event.attempts + 1 < self._rules.attempts:
+            await self._again(event, lease, self._backoff(event))
+            return False
+        await self._give_up(event, lease, "INTERNAL", _broken(event.id))
+        return True
+
+    async def _wait(self, event: InboundEvent, lease: AccountLease) -> None:
+        """For the event that it overtook; in the end it was about nothing of ours."""
+        async with self._write(lease) as uow:
+            if uow.now - event.received_at > timedelta(seconds=self._rules.overtaken_seconds):
+                await uow.inbound.done(event.id, uow.now)
+            else:
+                after = uow.now + timedelta(seconds=self._backoff(event))
+                await uow.inbound.later(event.id, after, attempts=event.attempts + 1, waits=True)
+
+    async def _again(self, event: InboundEvent, lease: AccountLease, seconds: float) -> None:
+        async with self._write(lease) as uow:
+            await uow.inbound.later(event.id, uow.now + timedelta(seconds=seconds), attempts=event.attempts + 1, waits=False)
+
+    async def _give_up(self, event: InboundEvent, lease: AccountLease, code: str, sentence: str) -> None:
+        _log.warning("intake.given_up", event_id=str(event.id), code=code)
+        told = self._surface.event(event.payload)
+        async with self._write(lease) as uow:
+            await uow.inbound.done(event.id, uow.now, error=code)
+        if told is not None:
+            await self._taking.tell_about(told, sentence)
+
+    @asynccontextmanager
+    async def _write(self, lease: AccountLease) -> AsyncIterator[UnitOfWork]:
+        async with self._services.storage.write() as uow:
+            await uow.account_leases.fence(lease)
+            yield uow
+
+    def _backoff(self, event: InboundEvent) -> float:
+        return min(self._rules.backoff_seconds * 2.0**event.attempts, self._rules.longest_backoff_seconds)
+
+
+def _broken(event_id: UUID) -> str:
+    return f"Something went wrong here, and this message was not taken in. Send it again; if that fails too, tell an admin: {event_id}"

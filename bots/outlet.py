@@ -1,0 +1,87 @@
+"""What all calls of an account go through: its limits, its lease, and whether the bot is let in at all."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from bots.lease import Held
+from bots.pacing import Pacer, Rank, Urgency
+from bots.surface import AccountClosed, Busy, Call, ChatSurface
+from core.models import Place
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRules:
+    first_seconds: float = 0.5
+    """So long a reply without text is waited for: a quick answer costs one call."""
+    idle_seconds: float = 10.0
+    """After so long without anything to do a writer ends."""
+    settle_seconds: float = 5.0
+    """So long after a call without an answer it may still happen."""
+    twin_seconds: float = 30.0
+    """So long after a repeated post it is looked for once more whether the first one happened, too."""
+    status_seconds: float = 60.0
+    """After so long the agent's status is shown again: platforms take it back by themselves."""
+    backoff_seconds: float = 1.0
+    """After a call that failed; doubled for each further one."""
+    backoff_limit_seconds: float = 60.0
+    account_seconds: float = 60.0
+    """So long nothing is tried where the bot is not let in."""
+    storage_seconds: float = 1.0
+    """Between attempts while the database is away, and after a defect."""
+    last_words: int = 3
+    """Attempts to say that a conversation was deleted."""
+    backlog: int = 100
+    """Messages that are delivered at most when a place is behind; older ones are left out."""
+
+
+class Outlet:
+    """What all calls of an account go through: none begins that could outlast the lease, or while the bot is not let in."""
+
+    def __init__(self, surface: ChatSurface, held: Held, rules: DeliveryRules) -> None:
+        self.surface = surface
+        self.pacer = Pacer()
+        self.held = held
+        self._rules = rules
+        self._closed_until = 0.0
+
+    async def ready(self) -> None:
+        """Waits until a call may begin."""
+        await asyncio.sleep(max(self._closed_until - _now(), 0.0))
+        await self.held.long_enough(self.surface.call_seconds)
+
+    async def granted(self, call: Call, place: Place, rank: Rank) -> None:
+        """Waits until the platform's limits allow such a call."""
+        urgency = Urgency(rank, _now())
+        await self.pacer.grant(self.surface.budgets(call, place), lambda: urgency)
+
+    def busy(self, call: Call, place: Place, error: Busy) -> None:
+        """The platform turned such a call away."""
+        self.pacer.busy(self.surface.budgets(call, place), error.retry_after)
+
+    def close(self, error: AccountClosed) -> None:
+        """The bot is not let in: nothing is tried for a while. Nothing is lost."""
+        if self._closed_until <= _now():
+            _log.warning("delivery.account_closed", surface=self.surface.account.surface, reason=error.reason)
+        self._closed_until = _now() + self._rules.account_seconds
+
+    async def finish(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Makes a call that is not cancelled in its middle: whoever is cancelled meanwhile waits for its end."""
+        task = asyncio.create_task(call, name="delivery.call")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=2 * self.surface.call_seconds)
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # told to nobody: what is not noted is looked up by whoever comes next
+            raise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""Slack as a chat surface. `serving.running` is all of it; `config` needs none of Slack's libraries."""

@@ -1,0 +1,281 @@
+"""What a chat platform has to offer so that the core's conversations can be held on it.
+
+A new platform is one folder beside `slack/` whose `ChatSurface` translates: its events into `Event`s, our `Part`s into its messages. When
+somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `intake.py` and `writer.py`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+from uuid import UUID
+
+from bots.pacing import Budget
+from core.attachments import Upload
+from core.models import JSON, Account, AgentStatus, Identity, Place
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+class Action(StrEnum):
+    """What a button does. Its value says to what."""
+
+    STOP = "stop"
+    """Value: the turn's id."""
+    RETRY = "retry"
+    """Value: the turn's id."""
+    APPROVE = "approve"
+    """Value: the approval's id."""
+    DENY = "deny"
+    """Value: the approval's id."""
+    ANSWER = "answer"
+    """Value: `<id of the reply that asks> <number of the option, from 0>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    action: Action
+    label: str
+    value: str
+    style: Literal["", "primary", "danger"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One remote message: a piece of a message, with what stands around it. Equal parts look equal."""
+
+    text: str
+    """Markdown, within the surface's limit, mass mentions neutralised. May be empty."""
+    notes: tuple[str, ...] = ()
+    """Small lines below the text, markdown each: tool calls, what the agent does, model and cost. What people wrote is escaped in them."""
+    buttons: tuple[Button, ...] = ()
+    speaker: str = ""
+    """Who says it and where, for what people say elsewhere: `alice, on the web`. Plain text; empty for the agent."""
+    is_card: bool = False
+    """The task's card."""
+    live: bool = False
+    """Whether it will still be changed."""
+
+
+# --- what comes in ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    name: str
+    media_type: str
+    size: int
+    """Bytes."""
+    source: JSON
+    """What the surface needs to fetch it; no secret."""
+
+
+class ChannelKind(StrEnum):
+    OPEN = "open"
+    """Everybody of the account may read it."""
+    PRIVATE = "private"
+    DIRECT = "direct"
+    """One person with the bot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A person's message."""
+
+    remote_id: str
+    channel: str
+    thread: str
+    """The thread that it stands in; empty at the channel's top."""
+    author: str
+    """The person's id on the platform."""
+    text: str
+    """In the platform's own markup, the bot's leading mention left out; `ChatSurface.markdown` translates it."""
+    to_bot: bool
+    """Whether it mentions the bot, or answers it directly."""
+    to_others: bool
+    """Whether it mentions somebody else."""
+    files: tuple[RemoteFile, ...] = ()
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edited:
+    remote_id: str
+    channel: str
+    thread: str
+    author: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    remote_id: str
+    channel: str
+    thread: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """Somebody asked for a task to be made of a message or its conversation."""
+
+    said: Said
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """Somebody pressed the platform's own stop."""
+
+    channel: str
+    thread: str
+    by: str
+
+
+Event = Said | Edited | Removed | Promoted | Stopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A person on the platform."""
+
+    external_id: str
+    name: str
+    member: bool
+    """A full member of the account: no guest, nobody of another company's account, no bot."""
+
+
+# --- the platform ----------------------------------------------------------------------------------------------------
+
+
+class Call(StrEnum):
+    """The kinds of calls that platforms limit."""
+
+    POST = "post"
+    EDIT = "edit"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one place."""
+
+    length: int
+    """Of a part's text."""
+    measure: Callable[[str], int] = len
+    live_seconds: float | None = None
+    """How long one remote message can be changed; then the text goes on in a new one."""
+    edit_seconds: float = 1.0
+    """A live message is not changed more often."""
+
+
+class ChatSurface(Protocol):
+    """A platform's API for one account. Every call ends within `call_seconds`, and raises a `SurfaceError` where it fails."""
+
+    @property
+    def account(self) -> Account: ...
+    @property
+    def call_seconds(self) -> float: ...
+    def limits(self, place: Place) -> Limits: ...
+    def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
+        """What such a call is counted in, by name: all of them must have room."""
+        ...
+
+    async def post(self, place: Place, part: Part, nonce: UUID) -> str:
+        """The new message's remote id. At a place without a thread: into the channel."""
+        ...
+
+    async def edit(self, place: Place, remote_id: str, part: Part) -> None: ...
+    async def delete(self, place: Place, remote_id: str) -> None:
+        """Nothing happens where it is gone already."""
+        ...
+
+    async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
+        """The remote ids of the messages that were posted with this nonce; more than one where a post happened twice."""
+        ...
+
+    async def open(self, place: Place, root: str) -> str:
+        """Makes the thread on the message `root` where the platform wants that, and gives its id; the same again where it was made."""
+        ...
+
+    async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
+        """Says what the agent does, beside the messages. `IDLE` takes it back."""
+        ...
+
+    async def tell(self, place: Place, person: str, sentence: str) -> None:
+        """To one person alone: there, or where that cannot be, in a direct message."""
+        ...
+
+    def event(self, payload: JSON) -> Event | None:
+        """What a stored payload tells; None for what needs nothing done. Calls nobody."""
+        ...
+
+    async def markdown(self, text: str) -> str:
+        """An event's text as markdown, with the names of those whom it mentions."""
+        ...
+
+    def meet(self, *people: Identity) -> None:
+        """Tells who is who: the agent's `@name` mentions them from now on."""
+        ...
+
+    async def profile(self, external_id: str) -> Profile: ...
+    async def kind(self, channel: str) -> ChannelKind: ...
+    async def fetch(self, file: RemoteFile) -> Upload:
+        """Raises InvalidInput with a sentence for people where it cannot be had."""
+        ...
+
+    async def earlier(self, place: Place, before: str, *, limit: int) -> Sequence[tuple[str, str]]:
+        """What was said in the place's thread before the message `before`, oldest first: the newest `limit`, each as (name, text)."""
+        ...
+
+    def link(self, place: Place) -> str:
+        """Where people find it."""
+        ...
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+class SurfaceError(Exception):
+    """A call of a platform failed. Its text is for people and holds nothing of the platform's answer."""
+
+
+class Busy(SurfaceError):
+    """Too many calls. Nothing was done."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("The platform asked to wait.")
+        self.retry_after = retry_after
+        """Seconds."""
+
+
+class Unclear(SurfaceError):
+    """No answer, or one that does not tell whether it was done: it may be, or may still happen."""
+
+
+class Unreachable(SurfaceError):
+    """The platform cannot be reached. Nothing was done."""
+
+
+class TooLong(SurfaceError):
+    """The part does not fit, whatever its limits promised. Nothing was done."""
+
+
+class MessageGone(SurfaceError):
+    """The remote message is not there any more, or cannot be changed any more."""
+
+
+class PlaceClosed(SurfaceError):
+    """Nothing can be sent to this place until a person changes something there; `reason` is a stable code."""
+
+    def __init__(self, sentence: str, *, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class AccountClosed(SurfaceError):
+    """The bot is not let in any more, or lacks a permission for everything: its token was revoked, the app removed."""
+
+    def __init__(self, sentence: str, *, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason

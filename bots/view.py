@@ -1,0 +1,275 @@
+"""What is shown of a message or a task on a chat platform: its text, the small lines below, and the buttons. Pure: it knows no platform."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from bots.markdown import neutral
+from bots.surface import Action, Button
+from core.llm.failures import why
+from core.models import JSON, AgentStatus, MessageStatus, Priority, Role, TaskStatus
+from core.text import clip
+
+_NAME_CHARACTERS = 40
+_NOTE_CHARACTERS = 200
+_SENTENCE_CHARACTERS = 600
+_CALLS_SHOWN = 8
+_OPTIONS_SHOWN = 5
+_LABEL_CHARACTERS = 70
+# Of markdown, in a line: what could open markup. An underscore within a word opens nothing.
+_MARKUP = re.compile(r"[\\`*~\[\]<>|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_FROM = {
+    "terminal": "in the terminal",
+    "web": "on the web",
+    "mcp": "by MCP",
+    "api": "by the API",
+    "slack": "in Slack",
+    "discord": "in Discord",
+}
+_STATUS_ICONS = {
+    TaskStatus.TODO: "○",
+    TaskStatus.IN_PROGRESS: "◐",
+    TaskStatus.IN_REVIEW: "◎",
+    TaskStatus.DONE: "✔",
+    TaskStatus.CANCELLED: "✕",
+}
+_CALL_MARKS = {"running": "◉", "done": "✔", "failed": "✕", "awaiting_approval": "◎"}
+NOBODY_WORKS = "No worker is running that has this model's key. Start one with `onethread worker`: it answers at once."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A message as it is to be shown. The text may need several parts: notes and buttons stand in the last one."""
+
+    text: str
+    """Markdown, mass mentions neutralised."""
+    notes: tuple[str, ...] = ()
+    buttons: tuple[Button, ...] = ()
+    speaker: str = ""
+    ended: bool = True
+    """Whether nothing changes any more by itself."""
+    is_card: bool = False
+
+
+def message(shown: JSON, *, turn: JSON | None = None, agent: JSON | None = None, answered: bool = False) -> View | None:
+    """What is shown of a message in its public JSON; None for a deleted one.
+
+    `turn` is its turn's JSON while that is unfinished, `agent` the conversation's status; `answered` says that something was said
+    after it, so that the options of its question are gone.
+    """
+    if shown["deleted_at"]:
+        return None
+    if shown["role"] != Role.ASSISTANT:
+        return _said(shown)
+    match MessageStatus(shown["status"]):
+        case MessageStatus.COMPLETED:
+            return _completed(shown, answered=answered)
+        case MessageStatus.FAILED:
+            return _failed(shown)
+        case MessageStatus.CANCELLED:
+            return _stopped(shown)
+    return _unfinished(shown, turn or {}, agent or {})
+
+
+def card(task: JSON, url: str) -> View:
+    """The card of a task in its public JSON; `url` is its conversation's."""
+    status = TaskStatus(task["status"])
+    facts = [f"{_STATUS_ICONS[status]} {status.value.replace('_', ' ').capitalize()}"]
+    if task["priority"] != Priority.MEDIUM:
+        facts.append(f"{task['priority'].capitalize()} priority")
+    if task["assignee"]:
+        facts.append(f"for {inline(task['assignee'], _NAME_CHARACTERS)}")
+    if task["due_at"]:
+        facts.append(f"due {datetime.fromisoformat(task['due_at']):%-d %B %Y}")
+    return View(text=f"**[{task['ref']}]({url})** {inline(task['title'], _NOTE_CHARACTERS)}", notes=(" · ".join(facts),), is_card=True)
+
+
+def left_out(count: int, url: str) -> View:
+    """Stands for the messages of a long backlog that are not delivered."""
+    return View(text=f"{count:,} earlier messages are not shown here. [Read them all]({url})")
+
+
+def doing(turn: JSON | None, agent: JSON) -> tuple[AgentStatus, str]:
+    """What the agent does about an unfinished turn, and in a sentence; idle where there is none."""
+    if turn is None:
+        return AgentStatus.IDLE, ""
+    if turn["status"] != "queued":
+        status = AgentStatus(agent.get("status", AgentStatus.THINKING))
+        # A turn that runs is never idle: what the agent does is told a moment later than that it runs.
+        return (status, str(agent["message"])) if status is not AgentStatus.IDLE else (AgentStatus.THINKING, "")
+    return AgentStatus.THINKING, _waits_for(turn)
+
+
+def page(url: str, conversation_id: UUID) -> str:
+    """Where the conversation is read on the web."""
+    return f"{url}/conversations/{conversation_id}"
+
+
+def inline(text: str, characters: int) -> str:
+    """What somebody wrote, on one line and clipped, as markdown that shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", neutral(clip(text, characters)))
+
+
+def code(text: str, characters: int) -> str:
+    """Likewise as inline code; empty for nothing."""
+    line = neutral(clip(text, characters)).replace("`", "'")
+    return f"`{line}`" if line else ""
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+
+def _said(shown: JSON) -> View:
+    who = clip(shown["author"] or "Somebody", _NAME_CHARACTERS)
+    where = _FROM.get(shown["source"], f"by {clip(shown['source'], _NAME_CHARACTERS)}")
+    unanswered = shown["metadata"].get("unanswered")
+    notes = [_file(each) for each in shown["attachments"]]
+    if unanswered:
+        notes.append(inline(unanswered["message"], _SENTENCE_CHARACTERS))
+    return View(text=neutral(shown["content"]), notes=tuple(notes), speaker=neutral(f"{who}, {where}"))
+
+
+def _file(attachment: JSON) -> str:
+    return f"+ {inline(attachment['name'], 80)} ({_size(attachment['size'])})"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} bytes"
+
+
+# --- replies ---------------------------------------------------------------------------------------------------------
+
+
+def _unfinished(shown: JSON, turn: JSON, agent: JSON) -> View:
+    call = next((call for call in shown["tool_calls"] if call["state"] == "awaiting_approval" and call.get("approval_id")), None)
+    if call:
+        return _asking(shown, call)
+    notes = [*_calls(shown), *_progress(shown, turn, agent)]
+    stop = Button(action=Action.STOP, label="Stop", value=shown["turn_id"])
+    return View(text=neutral(shown["content"]), notes=tuple(notes), buttons=(stop,), ended=False)
+
+
+def _progress(shown: JSON, turn: JSON, agent: JSON) -> Sequence[str]:
+    if turn.get("status") == "queued" and turn["position"]:
+        return [f"○ Queued · {_before(turn['position'])}"]
+    if any(call["state"] == "running" for call in shown["tool_calls"]):
+        return []  # the calls say it
+    status, sentence = doing(turn or {"status": "running"}, agent)
+    said = f" · {inline(sentence, _SENTENCE_CHARACTERS)}" if sentence else ""
+    return [f"{status.style.icon} {status.style.label}{said}"]
+
+
+def _asking(shown: JSON, call: JSON) -> View:
+    asked = f"◎ May I run {inline(call['name'], _NAME_CHARACTERS)} {code(_arguments(call), _NOTE_CHARACTERS)}".rstrip() + "?"
+    approve = Button(action=Action.APPROVE, label="Approve", value=call["approval_id"], style="primary")
+    deny = Button(action=Action.DENY, label="Deny", value=call["approval_id"], style="danger")
+    return View(text=neutral(shown["content"]), notes=(*_calls(shown, but=call), asked), buttons=(approve, deny), ended=False)
+
+
+def _completed(shown: JSON, *, answered: bool) -> View:
+    options = [] if answered else (shown["metadata"].get("question") or {}).get("options") or []
+    buttons = [_option(shown["id"], number, str(option)) for number, option in enumerate(options[:_OPTIONS_SHOWN])]
+    spent = _spent(shown["metadata"])
+    return View(text=neutral(shown["content"]), notes=(*_calls(shown), *([spent] if spent else [])), buttons=tuple(buttons))
+
+
+def _option(reply_id: str, number: int, option: str) -> Button:
+    return Button(action=Action.ANSWER, label=clip(option, _LABEL_CHARACTERS) or str(number + 1), value=f"{reply_id} {number}")
+
+
+def _failed(shown: JSON) -> View:
+    sentence = (shown["metadata"].get("error") or {}).get("message", "The answer failed.")
+    return _broken_off(shown, f"✕ {inline(sentence, _SENTENCE_CHARACTERS)}")
+
+
+def _stopped(shown: JSON) -> View:
+    return _broken_off(shown, "■ Stopped.")
+
+
+def _broken_off(shown: JSON, note: str) -> View:
+    retry = Button(action=Action.RETRY, label="Retry", value=shown["turn_id"])
+    return View(text=neutral(shown["content"]), notes=(*_calls(shown), note), buttons=(retry,))
+
+
+def _waits_for(turn: JSON) -> str:
+    if turn.get("no_worker"):
+        return NOBODY_WORKS
+    if turn["retry_at"]:
+        at = datetime.fromisoformat(turn["retry_at"])
+        return f"Trying again at {at:%H:%M:%S} UTC: {turn.get('error') or 'The model is paused.'}"
+    if turn["position"]:
+        return f"Queued: {_before(turn['position'])}"
+    return str(turn.get("error") or "Waiting for a worker …")
+
+
+def _before(position: int) -> str:
+    return f"{position} answer{'s' if position > 1 else ''} before this one"
+
+
+# --- tool calls ------------------------------------------------------------------------------------------------------
+
+
+def _calls(shown: JSON, but: JSON | None = None) -> Sequence[str]:
+    """A line for each, the newest; a question is shown as the text that it is."""
+    calls = [call for call in shown["tool_calls"] if call is not but and call["name"] != "ask_user"]
+    earlier = len(calls) - _CALLS_SHOWN
+    lines = [_call(call) for call in calls[-_CALLS_SHOWN:]]
+    return [f"… {earlier} more tool call{'s' if earlier > 1 else ''} before these", *lines] if earlier > 0 else lines
+
+
+def _call(call: JSON) -> str:
+    running = "Running " if call["state"] == "running" else ""
+    line = f"{_CALL_MARKS[call['state']]} {running}{inline(call['name'], _NAME_CHARACTERS)} {code(_arguments(call), _NOTE_CHARACTERS)}"
+    problem = _problem(call)
+    return line.rstrip() + (f": {inline(problem, _NOTE_CHARACTERS)}" if problem else "")
+
+
+def _arguments(call: JSON) -> str:
+    return " ".join(f"{name}={_value(value)}" for name, value in call["arguments"].items())
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _problem(call: JSON) -> str:
+    if call["state"] != "failed":
+        return ""
+    if call.get("approval") in ("denied", "expired"):
+        return "denied" if call["approval"] == "denied" else "nobody allowed it"
+    try:
+        result = json.loads(call.get("result") or "{}")
+    except ValueError:
+        return "not done"
+    return str(result.get("error", "not done")) if isinstance(result, dict) else "not done"
+
+
+# --- what it cost ----------------------------------------------------------------------------------------------------
+
+
+def _spent(metadata: JSON) -> str:
+    """`demo/offline · ~1,234 → 56 tokens · $0.0010`"""
+    facts = [inline(str(metadata.get("model", "")), 60), _instead(metadata)]
+    if "tokens_in" in metadata:
+        about = "~" if metadata.get("estimated") else ""
+        facts += [f"{about}{metadata['tokens_in']:,} → {metadata['tokens_out']:,} tokens", _price(metadata.get("cost"))]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _instead(metadata: JSON) -> str:
+    model = metadata.get("fallback_from")
+    return f"instead of {inline(str(model), 60)}, which {why(str(metadata.get('fallback_reason')))}" if model else ""
+
+
+def _price(cost: str | None) -> str:
+    """US dollars; never 0 for what is not known."""
+    if cost is None:
+        return "cost unknown"
+    dollars = Decimal(cost)
+    if dollars == 0:
+        return "$0"
+    return f"${dollars:.2f}" if dollars >= 1 else f"${float(dollars):.2g}" if dollars < Decimal("0.0001") else f"${dollars:.4f}"

@@ -1,0 +1,151 @@
+"""The contract of every chat surface, over the one that tests use and, where its platform can be started, over real ones.
+
+A platform takes part with a fixture that yields a `Tried`; `surface` is asked for it by its name.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bots.slack.access import signed_in, web_client
+from bots.slack.config import SlackConfig
+from bots.slack.surface import SlackSurface
+from bots.surface import Action, Button, Call, ChatSurface, MessageGone, Part, TooLong
+from core.ids import new_id
+from core.models import Account, AgentStatus, Place
+from tests.emulators.slack import SlackEmulator, slack, slack_process
+from tests.fake_surface import ACCOUNT, FakeSurface, Platform
+
+__all__ = ["slack", "slack_process"]
+LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A surface with a place to try it at, and how to see what is there."""
+
+    surface: ChatSurface
+    place: Place
+    """With a thread that exists."""
+    texts: Callable[[], Awaitable[list[str]]]
+    """What people read in the place's thread, in order, its root left out."""
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[Tried]:
+    platform = Platform()
+    place = Place(account=ACCOUNT, channel="C1", thread="1.0")
+
+    async def texts() -> list[str]:
+        return platform.texts()
+
+    yield Tried(surface=FakeSurface(platform), place=place, texts=texts)
+    await platform.close()
+
+
+@pytest.fixture
+async def emulated_slack(slack: SlackEmulator) -> AsyncIterator[Tried]:
+    alice, channel = await slack.person("alice"), await slack.channel()
+    place = Place(account=Account(surface="slack", id=slack.team_id), channel=channel, thread=await alice.say(channel, "hello"))
+
+    async def texts() -> list[str]:
+        return [_read(message) for message in (await alice.replies(channel, place.thread))[1:]]
+
+    config = SlackConfig(bot_token=slack.bot_token, api_url=slack.url)
+    async with web_client(config) as client:
+        yield Tried(surface=SlackSurface(config, client, await signed_in(client)), place=place, texts=texts)
+
+
+def _read(message: dict[str, Any]) -> str:
+    return "".join(block["text"] for block in message.get("blocks", []) if block["type"] == "markdown")
+
+
+@pytest.fixture(params=["fake", "emulated_slack"])
+def surface(request: pytest.FixtureRequest) -> Tried:
+    tried: Tried = request.getfixturevalue(request.param)
+    return tried
+
+
+async def test_posts_appear_in_order(surface: Tried) -> None:
+    first = await surface.surface.post(surface.place, Part(text="First"), new_id())
+    second = await surface.surface.post(surface.place, Part(text="Second"), new_id())
+    assert first != second
+    assert await surface.texts() == ["First", "Second"]
+
+
+async def test_an_edit_replaces_all_of_a_message(surface: Tried) -> None:
+    stop = Button(action=Action.STOP, label="Stop", value=str(new_id()))
+    remote_id = await surface.surface.post(surface.place, Part(text="Half", notes=("◐ Thinking",), buttons=(stop,), live=True), new_id())
+    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"))
+    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"))
+    assert await surface.texts() == ["Whole"]
+
+
+async def test_a_part_with_nothing_but_a_note_is_a_message(surface: Tried) -> None:
+    remote_id = await surface.surface.post(surface.place, Part(text="", notes=("◐ Thinking",), live=True), new_id())
+    await surface.surface.edit(surface.place, remote_id, Part(text="Hello"))
+    assert await surface.texts() == ["Hello"]
+
+
+async def test_a_part_as_long_as_the_limit_fits(surface: Tried) -> None:
+    limits = surface.surface.limits(surface.place)
+    text = ("word " * limits.length)[: limits.length - 1] + "."
+    assert limits.measure(text) == limits.length
+    remote_id = await surface.surface.post(surface.place, Part(text=text), new_id())
+    await surface.surface.edit(surface.place, remote_id, Part(text=text[:-1] + "!"))
+    assert await surface.texts() == [text[:-1] + "!"]
+
+
+async def test_a_post_is_found_by_its_nonce_and_no_other(surface: Tried) -> None:
+    nonce = new_id()
+    remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
+    await surface.surface.post(surface.place, Part(text="Other"), new_id())
+    assert await surface.surface.find(surface.place, nonce, LONG_AGO) == [remote_id]
+    assert await surface.surface.find(surface.place, new_id(), LONG_AGO) == []
+
+
+async def test_a_post_is_found_after_it_was_edited(surface: Tried) -> None:
+    nonce = new_id()
+    remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
+    await surface.surface.edit(surface.place, remote_id, Part(text="Changed"))
+    assert await surface.surface.find(surface.place, nonce, LONG_AGO) == [remote_id]
+
+
+async def test_a_deleted_message_is_gone_and_deleting_it_again_does_nothing(surface: Tried) -> None:
+    remote_id = await surface.surface.post(surface.place, Part(text="Hello"), new_id())
+    await surface.surface.delete(surface.place, remote_id)
+    await surface.surface.delete(surface.place, remote_id)
+    assert await surface.texts() == []
+    with pytest.raises(MessageGone):
+        await surface.surface.edit(surface.place, remote_id, Part(text="Again"))
+
+
+async def test_opening_a_thread_twice_gives_the_same(surface: Tried) -> None:
+    channel = Place(account=surface.place.account, channel=surface.place.channel)
+    root = await surface.surface.post(channel, Part(text="A card", is_card=True), new_id())
+    thread = await surface.surface.open(channel, root)
+    assert await surface.surface.open(channel, root) == thread
+    inside = Place(account=channel.account, channel=channel.channel, thread=thread)
+    await surface.surface.post(inside, Part(text="In the thread"), new_id())
+
+
+async def test_a_status_is_shown_and_taken_back(surface: Tried) -> None:
+    await surface.surface.show_status(surface.place, AgentStatus.THINKING, "Asking demo/offline …")
+    await surface.surface.show_status(surface.place, AgentStatus.IDLE, "")
+
+
+async def test_budgets_keep_their_names(surface: Tried) -> None:
+    for call in Call:
+        assert surface.surface.budgets(call, surface.place) == surface.surface.budgets(call, surface.place)
+
+
+async def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
+    platform = Platform()
+    platform.longest = 10
+    surface, place = FakeSurface(platform), Place(account=ACCOUNT, channel="C1", thread="1.0")
+    with pytest.raises(TooLong):
+        await surface.post(place, Part(text="word " * 10), new_id())
+    assert platform.texts() == []

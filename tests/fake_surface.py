@@ -1,0 +1,302 @@
+"""A chat platform that lives in the test's process and keeps the contract of `bots.surface.ChatSurface`, its failures included.
+
+The `Platform` is the remote side: it outlives every process that talks to it. A `FakeSurface` is one process's client.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from bots.pacing import Budget
+from bots.surface import (
+    Busy,
+    Call,
+    ChannelKind,
+    Event,
+    Limits,
+    MessageGone,
+    Part,
+    Profile,
+    RemoteFile,
+    SurfaceError,
+    TooLong,
+    Unclear,
+)
+from core.attachments import Upload
+from core.errors import InvalidInput
+from core.models import JSON, Account, AgentStatus, Identity, Place
+
+_T = TypeVar("_T")
+ACCOUNT = Account(surface="fake", id="T1")
+
+
+@dataclass(slots=True)
+class RemoteMessage:
+    id: str
+    place: Place
+    nonce: UUID
+    parts: list[Part]
+    """Everything that it ever showed, the newest last."""
+    at: list[float]
+    """When, by the event loop's clock."""
+    posted_at: datetime
+    deleted: bool = False
+
+    @property
+    def part(self) -> Part:
+        return self.parts[-1]
+
+    @property
+    def text(self) -> str:
+        return self.part.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What happens to one call."""
+
+    error: SurfaceError | None = None
+    done: bool = False
+    """Whether it is done all the same."""
+    late: float | None = None
+    """It is done so many seconds after the client gave up."""
+    takes: float = 0.0
+    """Seconds before anything happens."""
+    until: asyncio.Event | None = None
+    """Nothing happens before this."""
+
+
+@dataclass(slots=True)
+class Enforced:
+    """A limit that the platform keeps: so many calls in any `seconds`."""
+
+    calls: int
+    seconds: float
+    times: deque[float] = field(default_factory=deque)
+
+    def check(self, now: float) -> None:
+        while self.times and self.times[0] <= now - self.seconds:
+            self.times.popleft()
+        if len(self.times) >= self.calls:
+            raise Busy(self.times[0] + self.seconds - now)
+        self.times.append(now)
+
+
+class Platform:
+    def __init__(self) -> None:
+        self.messages: dict[str, RemoteMessage] = {}
+        self.statuses: defaultdict[Place, list[tuple[AgentStatus, str]]] = defaultdict(list)
+        self.told: list[tuple[str, str]] = []
+        self.calls: list[tuple[str, str]] = []
+        """Every call that arrived: what, and to which channel."""
+        self.enforced: dict[str, Enforced] = {}
+        self.refused = 0
+        """Calls that were turned away for being too many."""
+        self.longest = 1_000_000
+        self.said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.profiles: dict[str, Profile] = {}
+        self.changed = asyncio.Condition()
+        self._later: set[asyncio.Task[None]] = set()
+
+    def shown(self, channel: str = "C1") -> list[RemoteMessage]:
+        """What people see, in the platform's order."""
+        return [each for each in self.messages.values() if each.place.channel == channel and not each.deleted]
+
+    def texts(self, channel: str = "C1") -> list[str]:
+        return [each.text for each in self.shown(channel)]
+
+    def newest(self, channel: str = "C1") -> Part:
+        """What stands last; an empty part before there is anything."""
+        shown = self.shown(channel)
+        return shown[-1].part if shown else Part(text="")
+
+    async def until(self, holds: Callable[[], object], seconds: float = 5) -> None:
+        """Waits until what is there fulfils a condition."""
+        try:
+            async with asyncio.timeout(seconds), self.changed:
+                await self.changed.wait_for(holds)
+        except TimeoutError:
+            shown = {channel: [(each.text[:60], each.part.notes) for each in self.shown(channel)] for channel in self._channels}
+            raise AssertionError(f"It did not come to that. There is: {shown}, statuses {dict(self.statuses)}") from None
+
+    @property
+    def _channels(self) -> set[str]:
+        return {each.place.channel for each in self.messages.values()}
+
+    # --- what calls do ---
+
+    def post(self, place: Place, part: Part, nonce: UUID) -> str:
+        self._fits(part)
+        remote_id = f"{1000 + len(self.messages)}.0001"
+        now = asyncio.get_running_loop().time()
+        self.messages[remote_id] = RemoteMessage(remote_id, place, nonce, [part], [now], datetime.now(UTC))
+        return remote_id
+
+    def edit(self, place: Place, remote_id: str, part: Part) -> None:
+        self._fits(part)
+        found = self.messages.get(remote_id)
+        if found is None or found.deleted or found.place.channel != place.channel:
+            raise MessageGone("The message is gone.")
+        found.parts.append(part)
+        found.at.append(asyncio.get_running_loop().time())
+
+    def delete(self, remote_id: str) -> None:
+        if remote_id in self.messages:
+            self.messages[remote_id].deleted = True
+
+    def later(self, seconds: float, effect: Callable[[], object]) -> None:
+        async def come() -> None:
+            await asyncio.sleep(seconds)
+            effect()
+            await self.tell_all()
+
+        task = asyncio.create_task(come(), name="late call")
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def tell_all(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def close(self) -> None:
+        """Ends what is still under way."""
+        for task in self._later:
+            task.cancel()
+        if self._later:
+            await asyncio.wait(self._later)
+
+    def _fits(self, part: Part) -> None:
+        if len(part.text) > self.longest:
+            raise TooLong("The text is too long.")
+
+
+FAST = Budget(calls=10_000, seconds=1, burst=20)
+
+
+class FakeSurface:
+    """`budgets_of` and `limits_of` may be replaced; `will` queues what happens to the next calls."""
+
+    def __init__(self, platform: Platform, *, account: Account = ACCOUNT, call_seconds: float = 0.3) -> None:
+        self.platform = platform
+        self._account = account
+        self._call_seconds = call_seconds
+        self.limits_of = Limits(length=1000, edit_seconds=0.01)
+        self.budgets_of: dict[Call, dict[str, Budget]] = {call: {call.value: FAST} for call in Call}
+        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.hanging: dict[str, asyncio.Event] = {}
+        """Channels to which no call gets through before its event is set."""
+        self.before: Callable[[str], None] = lambda _: None
+        """Told of each step of a call: where a process may be killed."""
+        self.arrives_after_death: float | None = None
+        """So many seconds after the process was killed in the middle of a call, that call is done all the same."""
+
+    def will(self, call: str, *faults: Fault) -> None:
+        self.faults[call].extend(faults)
+
+    @property
+    def account(self) -> Account:
+        return self._account
+
+    @property
+    def call_seconds(self) -> float:
+        return self._call_seconds
+
+    def limits(self, place: Place) -> Limits:  # the same everywhere
+        return self.limits_of
+
+    def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
+        return self.budgets_of[call]
+
+    async def post(self, place: Place, part: Part, nonce: UUID) -> str:
+        return await self._call("post", place, lambda: self.platform.post(place, part, nonce))
+
+    async def edit(self, place: Place, remote_id: str, part: Part) -> None:
+        await self._call("edit", place, lambda: self.platform.edit(place, remote_id, part))
+
+    async def delete(self, place: Place, remote_id: str) -> None:
+        await self._call("delete", place, lambda: self.platform.delete(remote_id))
+
+    async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
+        def look() -> list[str]:
+            found = [each for each in self.platform.messages.values() if each.nonce == nonce and not each.deleted]
+            return [each.id for each in found if each.posted_at >= since and each.place.channel == place.channel]
+
+        return await self._call("find", place, look)
+
+    async def open(self, place: Place, root: str) -> str:
+        return await self._call("open", place, lambda: root)
+
+    async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
+        await self._call("status", place, lambda: self.platform.statuses[place].append((status, sentence)))
+
+    async def tell(self, place: Place, person: str, sentence: str) -> None:
+        await self._call("tell", place, lambda: self.platform.told.append((person, sentence)))
+
+    def event(self, payload: JSON) -> Event | None:
+        return None
+
+    async def markdown(self, text: str) -> str:
+        return text
+
+    def meet(self, *people: Identity) -> None:
+        pass
+
+    async def profile(self, external_id: str) -> Profile:
+        stranger = Profile(external_id=external_id, name=external_id, member=False)
+        return self.platform.profiles.get(external_id, stranger)
+
+    async def kind(self, channel: str) -> ChannelKind:
+        return ChannelKind.DIRECT if channel.startswith("D") else ChannelKind.OPEN
+
+    async def fetch(self, file: RemoteFile) -> Upload:
+        raise InvalidInput(f"{file.name} cannot be had.")
+
+    async def earlier(self, place: Place, before: str, *, limit: int) -> Sequence[tuple[str, str]]:
+        return self.platform.said[place.thread][-limit:]
+
+    def link(self, place: Place) -> str:
+        return f"https://fake.example/{place.channel}/{place.thread}"
+
+    async def _call(self, name: str, place: Place, effect: Callable[[], _T]) -> _T:
+        try:
+            self.before(f"{name} is sent")
+        except BaseException:
+            if self.arrives_after_death is not None:
+                self.platform.later(self.arrives_after_death, effect)
+            raise
+        fault = self.faults[name].popleft() if self.faults[name] else Fault()
+        await self.platform.tell_all()
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                await self._arrive(name, place, fault)
+        except TimeoutError:
+            raise Unclear("No answer.") from None
+        if fault.late is not None:
+            self.platform.later(fault.late, effect)
+            raise Unclear("No answer.")
+        if fault.error and not fault.done:
+            raise fault.error
+        done = effect()
+        self.before(f"{name} is done")
+        await self.platform.tell_all()
+        if fault.error:
+            raise fault.error
+        return done
+
+    async def _arrive(self, name: str, place: Place, fault: Fault) -> None:
+        if place.channel in self.hanging:
+            await self.hanging[place.channel].wait()
+        if fault.until:
+            await fault.until.wait()
+        await asyncio.sleep(fault.takes)
+        self.platform.calls.append((name, place.channel))
+        if name in self.platform.enforced:
+            try:
+                self.platform.enforced[name].check(asyncio.get_running_loop().time())
+            except Busy:
+                self.platform.refused += 1
+                raise

@@ -1,0 +1,257 @@
+"""Who serves an account: one process at a time, and another one soon after it is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import structlog.testing
+
+from bots.account import HoldRules, Intake, hold
+from bots.delivery import Deliveries
+from bots.lease import Held
+from core.errors import LeaseLost, StorageUnavailable
+from core.ids import new_id
+from core.models import AccountLease
+from core.ports import Storage, UnitOfWork
+from tests.databases import on_both
+from tests.fake_surface import ACCOUNT, FakeSurface, Fault
+from tests.fakes import Gate
+from tests.integration.bots.conftest import PLACE, QUICK, NoIntake, Stage
+
+new_database = on_both
+
+
+@asynccontextmanager
+async def _holding(
+    stage: Stage,
+    *,
+    surface: FakeSurface | None = None,
+    intake: Intake | None = None,
+    storage: Storage | None = None,
+    rules: HoldRules = QUICK,
+) -> AsyncIterator["asyncio.Task[None]"]:
+    services = stage.services(storage)
+    task = asyncio.create_task(hold(services, surface or stage.client(), intake or NoIntake(), rules), name="holder")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+class Listening:
+    """An intake that tells when it runs, and breaks as often as it is told to."""
+
+    def __init__(self, breaks: int = 0) -> None:
+        self.leases: list[AccountLease] = []
+        self.runs = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._breaks = breaks
+
+    async def run(self, lease: AccountLease) -> None:
+        self.leases.append(lease)
+        if len(self.leases) <= self._breaks:
+            raise ValueError("a secret")
+        self.runs.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+
+class Switchable:
+    """The database, which can be away."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.is_away = False
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        self._check()
+        async with self._storage.read() as uow:
+            yield uow
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[UnitOfWork]:
+        self._check()
+        async with self._storage.write() as uow:
+            yield uow
+            self._check()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._storage, name)
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StorageUnavailable("The database is away.")
+
+
+async def test_only_one_of_two_processes_serves_the_account_and_the_other_takes_over_at_once_when_it_ends(stage: Stage) -> None:
+    first, second = Listening(), Listening()
+    async with _holding(stage, intake=first) as holder:
+        async with asyncio.timeout(5):
+            await first.runs.wait()
+        async with _holding(stage, intake=second):
+            await asyncio.sleep(3 * QUICK.poll_seconds)
+            assert not second.runs.is_set()
+            holder.cancel()
+            async with asyncio.timeout(1):
+                await second.runs.wait()
+    assert second.leases[0].token > first.leases[0].token
+
+
+async def test_a_process_that_lost_its_lease_sends_nothing_more_and_another_one_completes_its_message(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate, intake = Gate(), Listening()
+    storage, zombie = Switchable(stage.world.app.storage), stage.client()
+    stage.world.model.will("Half ", gate, "and half")
+    rules = replace(QUICK, lease_seconds=0.6)
+    async with stage.world.working(), _holding(stage, storage=storage, surface=zombie, intake=intake, rules=rules):  # type: ignore[arg-type]
+        await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
+        storage.is_away = True
+        async with asyncio.timeout(5):
+            await intake.ended.wait()
+        sent: list[str] = []
+        zombie.before = sent.append
+        async with _holding(stage):
+            gate.open()
+            await stage.settled(binding)
+    assert sent == []
+    assert stage.platform.texts() == ["Go", "Half and half"]
+
+
+async def test_a_process_that_is_stopped_while_it_loses_its_lease_ends(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    await stage.bound(chat)
+    await stage.world.note(chat.id, "Hello")
+    storage, intake, surface = Switchable(stage.world.app.storage), Listening(), stage.client()
+    surface.will("post", *[Fault(until=asyncio.Event())] * 10)
+    rules = replace(QUICK, lease_seconds=0.6)
+    async with _holding(stage, storage=storage, surface=surface, intake=intake, rules=rules) as holder:  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            await intake.runs.wait()
+            storage.is_away = True
+            await intake.ended.wait()
+            holder.cancel()
+            await asyncio.wait({holder})
+    assert holder.cancelled()
+
+
+async def test_a_process_that_does_not_know_that_its_lease_is_lost_finds_out_before_it_sends_anything(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    await stage.world.note(chat.id, "Hello")
+    outdated = await _lease(stage)
+    await stage.world.write(lambda uow: uow.account_leases.release(outdated))
+    await _lease(stage)
+    held = Held(outdated, asyncio.get_running_loop().time() + 60)
+    with pytest.raises(LeaseLost):
+        await Deliveries(stage.services(), stage.client(), held, QUICK.delivery).run()
+    assert stage.platform.calls == []
+    assert await stage.world.read(lambda uow: uow.deliveries.unsettled(binding.id)) == []
+
+
+async def _lease(stage: Stage) -> AccountLease:
+    owner = new_id()
+    lease = await stage.world.write(lambda uow: uow.account_leases.take(ACCOUNT, owner, until=uow.now + timedelta(60), now=uow.now))
+    assert lease
+    return lease
+
+
+async def test_no_call_begins_that_could_outlast_the_lease(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    await stage.bound(chat)
+    await stage.world.note(chat.id, "Hello")
+    surface = FakeSurface(stage.platform, call_seconds=5.0)
+    sent: list[str] = []
+    surface.before = sent.append
+    async with _holding(stage, surface=surface, rules=replace(QUICK, lease_seconds=1.0)):
+        await asyncio.sleep(0.5)
+    assert sent == []
+
+
+async def test_a_call_that_has_begun_is_ended_and_noted_before_the_lease_is_given_back(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    posted = await stage.world.note(chat.id, "Hello")
+    surface, answers = stage.client(), asyncio.Event()
+    surface.will("post", Fault(until=answers))
+    sent = asyncio.Event()
+    surface.before = lambda what: sent.set() if what == "post is sent" else None
+    async with _holding(stage, surface=surface) as holder:
+        async with asyncio.timeout(5):
+            await sent.wait()
+        holder.cancel()
+        await asyncio.sleep(0.05)
+        assert not holder.done()
+        answers.set()
+        await asyncio.wait({holder})
+    rows = await stage.world.read(lambda uow: uow.deliveries.of_binding(binding.id, [str(posted.message_id)]))
+    assert [row.remote_id for row in rows] == [stage.platform.shown()[0].id]
+
+
+async def test_a_part_that_breaks_is_started_again_and_its_words_are_not_logged(stage: Stage) -> None:
+    intake = Listening(breaks=2)
+    with structlog.testing.capture_logs() as logs:
+        async with _holding(stage, intake=intake), asyncio.timeout(5):
+            await intake.runs.wait()
+    broke = [each for each in logs if each["event"] == "account.restarted"]
+    assert [(each["part"], each["error"]) for each in broke] == [("intake", "ValueError")] * 2
+    assert "a secret" not in str(logs)
+
+
+async def test_an_outage_of_the_database_costs_nothing_but_time(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    storage = Switchable(stage.world.app.storage)
+    gate = Gate()
+    stage.world.model.will("Half ", gate, "and half")
+    async with stage.world.working(), _holding(stage, storage=storage):  # type: ignore[arg-type]
+        await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
+        storage.is_away = True
+        gate.open()
+        await asyncio.sleep(0.3)
+        storage.is_away = False
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Go", "Half and half"]
+
+
+async def test_an_outage_longer_than_the_lease_gives_the_account_to_whoever_reaches_the_database(stage: Stage) -> None:
+    storage, first, second = Switchable(stage.world.app.storage), Listening(), Listening()
+    rules = replace(QUICK, lease_seconds=0.5)
+    async with _holding(stage, storage=storage, intake=first, rules=rules):  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            await first.runs.wait()
+        storage.is_away = True
+        async with _holding(stage, intake=second, rules=rules), asyncio.timeout(5):
+            await second.runs.wait()
+            assert first.ended.is_set()
+
+
+async def test_bindings_without_anything_to_do_have_no_writer(stage: Stage) -> None:
+    for each in range(200):
+        chat = await stage.world.chat()
+        await stage.bound(chat, replace(PLACE, thread=f"{each}.0"))
+    lease = await _lease(stage)
+    held = Held(lease, asyncio.get_running_loop().time() + 60)
+    deliveries = Deliveries(stage.services(), stage.client(), held, QUICK.delivery)
+    running = asyncio.create_task(deliveries.run())
+    try:
+        await stage.world.note(chat.id, "Hello")
+        await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
+        assert deliveries.writers == 1
+        await stage.world.until(lambda: _is_true(not deliveries.writers))
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def _is_true(found: bool) -> bool:
+    return found

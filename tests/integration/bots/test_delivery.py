@@ -1,0 +1,314 @@
+"""Delivery over a real database and a platform that fails in every way."""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from bots.surface import Action, Limits
+from core import bindings, conversations, messages, tasks
+from core.ids import new_id
+from core.llm.failures import Reason, failure
+from core.models import AgentStatus, Binding, Decision, Delivery, DeliveryState
+from tests.fakes import Call, Gate
+from tests.integration.bots.conftest import PLACE, Stage
+
+
+async def test_a_quick_answer_costs_one_call_for_each_message(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.world.model.will("Hello!")
+    async with stage.world.working(), stage.delivering(first_seconds=2.0):
+        await stage.world.ask(chat.id, "Hi")
+        await stage.settled(binding)
+    question, answer = stage.platform.shown()
+    assert (question.text, question.part.speaker) == ("Hi", "admin, by test")
+    assert answer.text == "Hello!"
+    assert len(question.parts) == len(answer.parts) == 1
+    assert not answer.part.live
+    assert "one/model · 10 → 5 tokens · $0.0010" in answer.part.notes
+
+
+async def test_a_reply_is_edited_while_it_grows_and_ends_in_its_final_form(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    first, second = Gate(), Gate()
+    stage.world.model.will("One ", first, "two ", second, "three")
+    async with stage.world.working(), stage.delivering():
+        posted = await stage.world.post(chat.id, "Count")
+        await stage.platform.until(lambda: stage.platform.newest().text == "One ")
+        stop = stage.platform.newest().buttons
+        assert [(button.action, button.value) for button in stop] == [(Action.STOP, str(posted.turn_id))]
+        first.open()
+        await stage.platform.until(lambda: stage.platform.newest().text == "One two ")
+        second.open()
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Count", "One two three"]
+    assert stage.platform.newest().buttons == ()
+    assert stage.platform.statuses[PLACE][0][0] is AgentStatus.THINKING
+    assert stage.platform.statuses[PLACE][-1][0] is AgentStatus.IDLE
+    assert not (await stage.binding(binding)).status_shown
+
+
+async def test_messages_come_in_order_also_when_the_first_answer_takes_long(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("First ", gate, "answer").will("Second answer")
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "One")
+        await gate.reached()
+        await stage.world.post(chat.id, "Two")
+        await stage.platform.until(lambda: len(stage.platform.shown()) == 4)
+        assert "○ Queued · 1 answer before this one" in stage.platform.newest().notes
+        gate.open()
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["One", "First answer", "Two", "Second answer"]
+
+
+async def test_a_long_answer_is_shown_in_parts_that_stay_as_they_are(stage: Stage) -> None:
+    stage.surface.limits_of = Limits(length=300, edit_seconds=0.01)
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    lines = [f"Line {number} of a long answer.\n" for number in range(40)]
+    gates = [Gate() for _ in range(4)]
+    items: list[str | Gate] = []
+    for number, gate in enumerate(gates):
+        items += [*lines[number * 10 : number * 10 + 10], gate]
+    stage.world.model.will(*items)
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Tell me everything")
+        for gate in gates:
+            await gate.reached()
+            gate.open()
+        await stage.settled(binding)
+    parts = stage.platform.shown()[1:]
+    assert len(parts) >= 4
+    assert "\n".join(part.text for part in parts).split() == "".join(lines).split()
+    assert all(not part.part.buttons and not part.part.notes for part in parts[:-1])
+    assert all("tokens" in part.part.notes[-1] for part in parts[-1:])
+    closed_at = [next(i for i, shown in enumerate(part.parts) if not shown.live) for part in parts[:-1]]
+    assert all(len(part.parts) == number + 1 for part, number in zip(parts[:-1], closed_at, strict=True))
+
+
+async def test_parts_that_a_second_attempt_does_not_need_disappear(stage: Stage) -> None:
+    stage.surface.limits_of = Limits(length=300, edit_seconds=0.01)
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("A long beginning. " * 40, gate, failure(Reason.STREAM_CUT, "one/model")).will("Short.")
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: len(stage.platform.shown()) >= 4)
+        gate.open()
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Go", "Short."]
+
+
+async def test_a_part_that_cannot_be_changed_much_longer_is_closed_and_the_text_goes_on_in_a_new_one(stage: Stage) -> None:
+    stage.surface.limits_of = Limits(length=1000, edit_seconds=0.01, live_seconds=0.3)
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("The beginning.\nAnd ", gate, "the end.")
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: len(stage.platform.shown()) == 3)
+        gate.open()
+        await stage.settled(binding)
+    assert "\n".join(stage.platform.texts()[1:]).split() == ["The", "beginning.", "And", "the", "end."]
+    assert "tokens" in stage.platform.newest().notes[-1]
+
+
+async def test_an_approval_is_asked_for_with_buttons_and_the_answer_goes_on_in_the_same_message(stage: Stage) -> None:
+    task = await stage.world.task("Old")
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.world.model.will("I delete it.", Call("delete_task", {"ref": task.ref})).will(" Done.")
+    async with stage.world.working(), stage.delivering():
+        posted = await stage.world.post(chat.id, "Delete it")
+        await stage.platform.until(lambda: [b.action for b in stage.platform.newest().buttons] == [Action.APPROVE, Action.DENY])
+        assert stage.platform.newest().notes[-1] == f"◎ May I run delete_task `ref={task.ref}`?"
+        await stage.platform.until(lambda: stage.platform.statuses[PLACE][-1][0] is AgentStatus.WAITING_FOR_USER)
+        await stage.world.decide(await stage.world.approval(posted), Decision.APPROVE)
+        await stage.settled(binding)
+    assert len(stage.platform.shown()) == 2
+    assert stage.platform.newest().notes[0] == f"✔ delete_task `ref={task.ref}`"
+    assert stage.platform.newest().buttons == ()
+    assert stage.platform.statuses[PLACE][-1][0] is AgentStatus.IDLE
+
+
+async def test_the_options_of_a_question_disappear_when_somebody_answers(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.world.model.will(Call("ask_user", {"question": "Which?", "options": ["Red", "Blue"]})).will("Fine.")
+    async with stage.world.working(), stage.delivering():
+        question = await stage.world.ask(chat.id, "Choose")
+        await stage.settled(binding)
+        asked = stage.platform.shown()[-1]
+        assert [(b.label, b.value) for b in asked.part.buttons] == [("Red", f"{question.id} 0"), ("Blue", f"{question.id} 1")]
+        await stage.world.answer(question, "Red")
+        await stage.platform.until(lambda: "Fine." in stage.platform.texts())
+        await stage.settled(binding)
+    assert asked.part.buttons == ()
+    assert stage.platform.texts() == ["Choose", "Which?", "Red", "Fine."]
+
+
+async def test_an_edit_and_a_deletion_reach_what_was_delivered(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    async with stage.delivering():
+        first = await stage.world.note(chat.id, "Helo")
+        second = await stage.world.note(chat.id, "Never mind")
+        await stage.settled(binding)
+        await stage.world.edit(first.message_id, "Hello")
+        await stage.world.delete(second.message_id)
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Hello"]
+
+
+async def test_a_stopped_answer_says_so_and_a_retry_goes_on_in_its_place(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("Half ", gate).will("Whole")
+    async with stage.world.working(), stage.delivering():
+        posted = await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
+        await stage.world.cancel(posted)
+        await stage.settled(binding)
+        stopped = stage.platform.shown()[-1].part
+        assert stopped.notes == ("■ Stopped.",)
+        assert [(b.action, b.value) for b in stopped.buttons] == [(Action.RETRY, str(posted.turn_id))]
+        gate.open()
+        await stage.world.retry(posted)
+        await stage.world.ended(posted)
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Go", "Whole"]
+
+
+async def test_a_task_gets_a_card_that_follows_it_before_its_first_message(stage: Stage) -> None:
+    task = await stage.world.task("Write the report")
+    binding = await stage.bound(task.conversation_id)
+    async with stage.delivering():
+        await stage.world.note(task.conversation_id, "Hello")
+        await stage.settled(binding)
+        card, _ = stage.platform.shown()
+        assert card.part.is_card
+        assert card.text == f"**[{task.ref}](https://one.example/conversations/{task.conversation_id})** Write the report"
+        assert card.part.notes == ("○ Todo",)
+        await stage.world.write(lambda uow: tasks.update(uow, stage.world.admin, task.ref, {"status": "done"}))
+        await stage.platform.until(lambda: card.part.notes == ("✔ Done",))
+        await stage.settled(binding)
+
+
+async def test_a_thread_is_opened_on_the_card_where_it_does_not_exist_yet(stage: Stage) -> None:
+    task = await stage.world.task("Write the report")
+    binding = await stage.bound(task.conversation_id, replace(PLACE, thread="new-1"), opened=False)
+    async with stage.delivering():
+        await stage.world.note(task.conversation_id, "Hello")
+        await stage.settled(binding)
+    card, said = stage.platform.shown()
+    assert (card.place.thread, card.part.is_card) == ("", True)
+    assert (said.place.thread, said.text) == (card.id, "Hello")
+    opened = await stage.binding(binding)
+    assert (opened.opened, opened.thread) == (True, card.id)
+
+
+async def test_a_deleted_conversation_gets_a_last_word_where_it_was_live(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("Half ", gate)
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
+        await stage.world.write(lambda uow: conversations.delete(uow, stage.world.admin, chat.id))
+        await stage.platform.until(lambda: stage.platform.newest().notes == ("■ This conversation was deleted.",))
+        await stage.platform.until(lambda: stage.platform.statuses[PLACE][-1][0] is AgentStatus.IDLE)
+        gate.open()
+
+
+async def test_a_long_backlog_is_left_out_with_a_link(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    for number in range(9):
+        await stage.world.note(chat.id, f"Message {number}")
+    async with stage.delivering(backlog=3):
+        await stage.settled(binding)
+    assert stage.platform.texts() == [
+        f"6 earlier messages are not shown here. [Read them all](https://one.example/conversations/{chat.id})",
+        "Message 6",
+        "Message 7",
+        "Message 8",
+    ]
+
+
+async def test_what_was_said_before_the_place_was_bound_stays_away_also_when_it_is_answered_there(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    stage.world.model.will(Call("ask_user", {"question": "Which?", "options": ["Red", "Blue"]})).will("Fine.")
+    async with stage.world.working(), stage.delivering():
+        question = await stage.world.ask(chat.id, "Choose")
+        binding = await stage.bound(chat)
+        await stage.world.answer(question, "Red")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Fine.")
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Red", "Fine."]
+
+
+async def test_what_came_from_the_place_is_not_said_there_again(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.world.model.will("Hello!")
+    async with stage.world.working(), stage.delivering():
+        async with stage.world.app.storage.write() as uow:
+            posted = await messages.post(uow, stage.world.admin, chat.id, "Hi", rules=stage.world.app.rules, source="fake")
+            await uow.deliveries.put(_theirs(binding, posted.message_id, uow.now))
+        await stage.platform.until(lambda: stage.platform.newest().text == "Hello!")
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Hello!"]
+
+
+def _theirs(binding: Binding, message_id: UUID, now: datetime) -> Delivery:
+    return Delivery(
+        binding_id=binding.id,
+        item=str(message_id),
+        part=0,
+        message_id=message_id,
+        revision=1,
+        remote_id="17.0001",
+        nonce=new_id(),
+        state=DeliveryState.THEIRS,
+        end=None,
+        shown="",
+        sent_at=now,
+    )
+
+
+async def test_a_long_message_that_is_changed_is_cut_anew(stage: Stage) -> None:
+    stage.surface.limits_of = Limits(length=300, edit_seconds=0.01)
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    async with stage.delivering():
+        posted = await stage.world.note(chat.id, "Some words of a long message.\n\n" * 30)
+        await stage.settled(binding)
+        assert len(stage.platform.shown()) == 4
+        await stage.world.edit(posted.message_id, "Other words of a long text.\n\n" * 15)
+        await stage.settled(binding)
+    assert "\n".join(stage.platform.texts()).split() == ("Other words of a long text.\n\n" * 15).split()
+    assert len(stage.platform.shown()) == 2
+    assert all(text.rstrip().endswith("text.") for text in stage.platform.texts())
+
+
+async def test_an_ended_place_gets_nothing_until_it_is_taken_up_again(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    async with stage.delivering():
+        await stage.world.note(chat.id, "One")
+        await stage.settled(binding)
+        await stage.world.write(lambda uow: bindings.end(uow, binding, "is_archived"))
+        await stage.world.note(chat.id, "Two")
+        ended = await stage.binding(binding)
+        await stage.world.write(lambda uow: bindings.revive(uow, ended))
+        await stage.world.note(chat.id, "Three")
+        await stage.platform.until(lambda: stage.platform.newest().text == "Three")
+    assert stage.platform.texts() == ["One", "Three"]
