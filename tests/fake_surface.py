@@ -5,7 +5,7 @@ The `Platform` is the remote side: it outlives every process that talks to it. A
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -148,9 +148,11 @@ class Platform:
         if remote_id in self.messages:
             self.messages[remote_id].deleted = True
 
-    def later(self, seconds: float, effect: Callable[[], object]) -> None:
+    def later(self, passes: Awaitable[object], effect: Callable[[], object]) -> None:
+        """Does what a call asks for after that."""
+
         async def come() -> None:
-            await asyncio.sleep(seconds)
+            await passes
             effect()
             await self.tell_all()
 
@@ -191,8 +193,8 @@ class FakeSurface:
         """Channels to which no call gets through before its event is set."""
         self.before: Callable[[str], None] = lambda _: None
         """Told of each step of a call: where a process may be killed."""
-        self.arrives_after_death: float | None = None
-        """So many seconds after the process was killed in the middle of a call, that call is done all the same."""
+        self.arrives_after: Callable[[], Awaitable[object]] | None = None
+        """What passes after the process was killed in the middle of a call before that call is done all the same."""
 
     def will(self, call: str, *faults: Fault) -> None:
         self.faults[call].extend(faults)
@@ -265,8 +267,8 @@ class FakeSurface:
         try:
             self.before(f"{name} is sent")
         except BaseException:
-            if self.arrives_after_death is not None:
-                self.platform.later(self.arrives_after_death, effect)
+            if self.arrives_after is not None:
+                self.platform.later(self.arrives_after(), effect)
             raise
         fault = self.faults[name].popleft() if self.faults[name] else Fault()
         await self.platform.tell_all()
@@ -276,7 +278,7 @@ class FakeSurface:
         except TimeoutError:
             raise Unclear("No answer.") from None
         if fault.late is not None:
-            self.platform.later(fault.late, effect)
+            self.platform.later(asyncio.sleep(fault.late), effect)
             raise Unclear("No answer.")
         if fault.error and not fault.done:
             raise fault.error

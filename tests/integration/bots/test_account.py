@@ -167,7 +167,7 @@ async def _lease(stage: Stage) -> AccountLease:
 async def test_no_call_begins_that_could_outlast_the_lease(stage: Stage) -> None:
     chat = await stage.world.chat()
     await stage.bound(chat)
-    await stage.world.note(chat.id, "Hello")
+    await stage.world.post(chat.id, "Hello")
     surface = FakeSurface(stage.platform, call_seconds=5.0)
     sent: list[str] = []
     surface.before = sent.append

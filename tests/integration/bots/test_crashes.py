@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -13,16 +14,15 @@ from bots.account import HoldRules, hold
 from bots.surface import Limits
 from core.ids import new_id
 from core.models import Account, AgentStatus, Binding, Place
-from core.ports import Storage, UnitOfWork
-from tests.databases import on_both
-from tests.fake_surface import FakeSurface
-from tests.fakes import Gate
+from core.ports import ModelRequest, Storage, UnitOfWork
+from tests.fake_surface import ACCOUNT, FakeSurface, Platform
+from tests.fakes import Gate, Item, ScriptedModel, said
 from tests.integration.bots.conftest import QUICK, NoIntake, Stage
+from tests.integration.conftest import Start
 
 _TRANSACTION = ("a transaction begins", "a transaction is not committed", "a transaction is committed")
 _CALLS = [f"{call} is {how}" for call in ("post", "edit", "open", "status") for how in ("sent", "done")]
 _AT_ONCE = 16
-new_database = on_both
 _TEXT = [f"Sentence {number} of a long answer.\n" for number in range(24)]
 _RULES: HoldRules = replace(QUICK, lease_seconds=20.0, delivery=replace(QUICK.delivery, settle_seconds=0.1))
 
@@ -84,11 +84,38 @@ class MortalStorage:
         return dict(await self._storage.prunable(now))
 
 
-class Rest(Gate):
-    """A moment in which the model says nothing, so that what it said is shown."""
+class Audience:
+    """Those who read what the killed processes deliver. A model that waits for them is read while it still speaks."""
+
+    def __init__(self) -> None:
+        self.platform: Platform | None = None
+        self.fuses: dict[str, Fuse] = {}
+
+    def script(self, request: ModelRequest) -> list[Item]:
+        channel = said(request)[-1].removeprefix("Go ")
+        return [*_TEXT[:2], Read(self, channel, _TEXT[1]), *_TEXT[2:14], Read(self, channel, _TEXT[13]), *_TEXT[14:]]
+
+    async def reads(self, channel: str, text: str) -> None:
+        """Waits until it is shown there, or will not be."""
+        assert self.platform
+        platform = self.platform
+        shown = asyncio.create_task(platform.until(lambda: text.strip() in " ".join(platform.texts(channel)), seconds=20))
+        dead = asyncio.create_task(self.fuses[channel].dead.wait())
+        await asyncio.wait({shown, dead}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (shown, dead):
+            task.cancel()
+        await asyncio.wait({shown, dead})
+
+
+class Read(Gate):
+    """Where the model waits until what it said is read."""
+
+    def __init__(self, audience: Audience, channel: str, text: str) -> None:
+        super().__init__()
+        self._reading = partial(audience.reads, channel, text)
 
     async def passing(self) -> None:
-        await asyncio.sleep(0.5)
+        await self._reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +146,10 @@ async def _killed(stage: Stage, case: Case, fuse: Fuse, *, late: bool) -> bool:
     """A process that delivers until its fuse burns through, or until everything is delivered. Whether it was killed."""
     surface, owner = _surface(stage, case), new_id()
     surface.before = fuse.step
-    surface.arrives_after_death = 0.1 if late else None
+    surface.arrives_after = (lambda: asyncio.sleep(0.1)) if late else None
     services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
     process = asyncio.create_task(hold(services, surface, NoIntake(), _RULES), name="killed process")
-    await stage.world.post(case.conversation_id, "Go", rules=replace(stage.world.app.rules, messages_per_minute=1_000))
+    await stage.world.post(case.conversation_id, f"Go {case.channel}", rules=replace(stage.world.app.rules, messages_per_minute=1_000))
     dead, done = asyncio.create_task(fuse.dead.wait()), asyncio.create_task(stage.settled(case.binding, seconds=30))
     await asyncio.wait({dead, done}, return_when=asyncio.FIRST_COMPLETED)
     was_killed = fuse.dead.is_set()
@@ -135,6 +162,37 @@ async def _killed(stage: Stage, case: Case, fuse: Fuse, *, late: bool) -> bool:
             task.exception()
     await _end_lease(stage, case.account, owner)
     return was_killed
+
+
+async def test_what_a_killed_process_sent_late_does_not_stay_in_place_of_the_end(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    case = Case(ACCOUNT, await stage.bound(chat), chat.id)
+    first, second, fuse, killed, owner = Gate(), Gate(), Fuse("edit is sent", 1), _surface(stage, case), new_id()
+    arrives = asyncio.Event()
+    killed.before, killed.arrives_after = fuse.step, arrives.wait
+    stage.world.model.will("One ", first, "two ", second, "three")
+    services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
+    process = asyncio.create_task(hold(services, killed, NoIntake(), _RULES), name="killed process")
+    async with stage.world.working():
+        posted = await stage.world.post(chat.id, "Go")
+        await stage.platform.until(lambda: stage.platform.newest().text == "One ")
+        first.open()
+        async with asyncio.timeout(5):
+            await fuse.dead.wait()
+        second.open()
+        await stage.world.ended(posted)
+    process.cancel()
+    await asyncio.wait({process})
+    await _end_lease(stage, ACCOUNT, owner)
+    async with stage.delivering(settle_seconds=0.5):
+        await stage.platform.until(lambda: stage.platform.newest().text == "One two three")
+        arrives.set()
+        await stage.settled(case.binding)
+    shown = [part.text for part in stage.platform.shown()[-1].parts]
+    whole = "One two three"
+    assert (shown[-3], shown[-1]) == (whole, whole)
+    assert whole.startswith(shown[-2])
+    assert shown[-2] != whole
 
 
 async def _end_lease(stage: Stage, account: Account, owner: UUID) -> None:
@@ -158,15 +216,16 @@ async def _goes_on(stage: Stage, case: Case) -> None:
         await asyncio.wait({process})
 
 
-async def _survives(stage: Stage, number: int, what: str, times: int, *, late: bool) -> bool:
+async def _survives(stage: Stage, audience: Audience, number: int, what: str, times: int, *, late: bool) -> bool:
     case = await _case(stage, number)
-    was_killed = await _killed(stage, case, Fuse(what, times), late=late)
+    fuse = audience.fuses[case.channel] = Fuse(what, times)
+    was_killed = await _killed(stage, case, fuse, late=late)
     await _goes_on(stage, case)
     card, *rest = stage.platform.shown(case.channel)
     texts = [each.text for each in rest]
     where = f"{what}, the {times}. time"
     assert card.part.is_card, where
-    assert texts[0] == "Go", where
+    assert texts[0] == f"Go {case.channel}", where
     assert "\n".join(texts[1:]).split() == "".join(_TEXT).split(), where
     assert not any(each.part.live for each in rest), where
     assert [bool(each.part.notes) for each in rest[1:]] == [False] * (len(rest) - 2) + [True], where
@@ -175,20 +234,24 @@ async def _survives(stage: Stage, number: int, what: str, times: int, *, late: b
 
 
 @pytest.mark.timeout(300)
-async def test_whatever_step_a_process_dies_at_its_successor_completes_what_is_there(stage: Stage) -> None:
+async def test_whatever_step_a_process_dies_at_its_successor_completes_what_is_there(start: Start) -> None:
     deaths = [(what, times, False) for what in _CALLS for times in range(1, 5)]
     deaths += [(what, times, True) for what in _CALLS if what.endswith("sent") for times in range(1, 5)]
     deaths += [(what, times, False) for what in _TRANSACTION for times in range(1, 13)]
-    for _ in deaths:
-        stage.world.model.will(*_TEXT[:2], Rest(), *_TEXT[2:14], Rest(), *_TEXT[14:])
     happened: set[tuple[str, int, bool]] = set()
-    async with stage.world.working():
-        for begin in range(0, len(deaths), _AT_ONCE):
-            async with asyncio.TaskGroup() as group:
-                cases = {
-                    (what, times, late): group.create_task(_survives(stage, begin + place, what, times, late=late))
-                    for place, (what, times, late) in enumerate(deaths[begin : begin + _AT_ONCE])
-                }
-            happened |= {death for death, case in cases.items() if case.result()}
-    assert {death for death in deaths if death[1] == 1 and not death[0].startswith("status")} <= happened
+    audience = Audience()
+    async with start(ScriptedModel(audience.script)) as world:
+        stage = Stage(world)
+        audience.platform = stage.platform
+        async with world.working():
+            for begin in range(0, len(deaths), _AT_ONCE):
+                async with asyncio.TaskGroup() as group:
+                    cases = {
+                        death: group.create_task(_survives(stage, audience, begin + place, *death[:2], late=death[2]))
+                        for place, death in enumerate(deaths[begin : begin + _AT_ONCE])
+                    }
+                happened |= {death for death, case in cases.items() if case.result()}
+        await stage.platform.close()
+    assert {what for what in _CALLS if not what.startswith("status")} <= {what for what, _, late in happened if not late}
+    assert {"post is sent", "edit is sent", "open is sent"} <= {what for what, _, late in happened if late}
     assert {death for death in deaths if death[0] in _TRANSACTION and death[1] <= 8} <= happened
