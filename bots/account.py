@@ -12,7 +12,8 @@ import structlog
 
 from bots.delivery import Deliveries
 from bots.lease import Held
-from bots.outlet import DeliveryRules
+from bots.outlet import DeliveryRules, heed_cancellation
+from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
 from core.errors import Conflict, LeaseLost, StorageUnavailable
@@ -42,16 +43,17 @@ class Intake(Protocol):
     async def run(self, lease: AccountLease) -> None: ...
 
 
-async def hold(services: Services, surface: ChatSurface, intake: Intake, rules: HoldRules | None = None) -> None:
+async def hold(services: Services, surface: ChatSurface, intake: Intake, policy: Policy, rules: HoldRules | None = None) -> None:
     """Serves the account whenever this process holds its lease. Until cancelled; then the lease is given back."""
-    await _Account(services, surface, intake, rules or HoldRules()).run()
+    await _Account(services, surface, intake, policy, rules or HoldRules()).run()
 
 
 class _Account:
-    def __init__(self, services: Services, surface: ChatSurface, intake: Intake, rules: HoldRules) -> None:
+    def __init__(self, services: Services, surface: ChatSurface, intake: Intake, policy: Policy, rules: HoldRules) -> None:
         self._services = services
         self._surface = surface
         self._intake = intake
+        self._policy = policy
         self._rules = rules
         self._log = _log.bind(surface=surface.account.surface, account=surface.account.id)
 
@@ -63,7 +65,7 @@ class _Account:
                 await self._serve(held)
             except LeaseLost:
                 self._log.warning("account.lease_lost", token=held.lease.token)
-                _heed_cancellation()
+                heed_cancellation()
             finally:
                 await self._release(held)
 
@@ -90,7 +92,7 @@ class _Account:
         return Held(lease, asked_at + seconds - self._rules.margin_seconds) if lease else None
 
     async def _serve(self, held: Held) -> None:
-        deliveries = Deliveries(self._services, self._surface, held, self._rules.delivery)
+        deliveries = Deliveries(self._services, self._surface, held, self._policy, self._rules.delivery)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._extend(held), name="account.extend")
@@ -128,7 +130,7 @@ class _Account:
                 raise
             except Exception as error:  # noqa: BLE001  # the outermost loop: a defect must not leave the account unserved
                 self._log.error("account.restarted", part=name, **place_of(error))
-                _heed_cancellation()
+                heed_cancellation()
             await asyncio.sleep(self._rules.restart_seconds)
 
     async def _release(self, held: Held) -> None:
@@ -136,10 +138,3 @@ class _Account:
         with suppress(StorageUnavailable, TimeoutError, Conflict):
             async with asyncio.timeout(self._rules.release_seconds), self._services.storage.write() as uow:
                 await uow.account_leases.release(held.lease)
-
-
-def _heed_cancellation() -> None:
-    """An error that meets a cancellation takes its place in a TaskGroup of Python 3.11 and 3.12."""
-    task = asyncio.current_task()
-    if task and task.cancelling():
-        raise asyncio.CancelledError

@@ -3,17 +3,16 @@
 import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from bots.markdown import neutral, plain
-from bots.people import NO_DATABASE, People, Stranger
+from bots.people import NO_PLATFORM, People, Stranger, enter
 from bots.services import Services
 from bots.surface import ChatSurface, PlaceClosed, SurfaceError
-from bots.taking import visibility_in
 from core import bindings, conversations, tasks
 from core.access import Principal
-from core.errors import InvalidInput, OnethreadError, StorageUnavailable
+from core.errors import InvalidInput, OnethreadError
 from core.ids import new_id
 from core.models import Conversation, InboundEvent, Place, Task, TaskStatus
 from core.ports import TaskFilter, UnitOfWork
@@ -25,7 +24,6 @@ _OPEN = frozenset({TaskStatus.TODO, TaskStatus.IN_PROGRESS, TaskStatus.IN_REVIEW
 _STATUSES = frozenset(map(str, TaskStatus))
 _REF = re.compile(r"[A-Za-z][A-Za-z0-9]*-\d+")
 _MENTION = re.compile(r"<@!?(\w+)(?:\|[^>]*)?>")
-_NO_PLATFORM = "I could not look up who you are just now. Try again in a moment."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +59,10 @@ class Commands:
         """What the person alone is told, markdown. Never raises what can be told in a sentence."""
         try:
             return await self._run(command)
-        except StorageUnavailable:
-            return NO_DATABASE
         except (OnethreadError, Stranger, PlaceClosed) as error:
             return str(error)
         except SurfaceError:
-            return _NO_PLATFORM
+            return NO_PLATFORM
 
     async def _run(self, command: Command) -> str:
         principal = await self._people.admit(command.person, command.place.channel)
@@ -74,6 +70,7 @@ class Commands:
         subcommand = SUBCOMMANDS.get(name.lower() or "help")
         if subcommand is None:
             return _unknown(name)
+        await self._enter(principal, command.place)
         return await subcommand.run(self, _Call(principal=principal, command=command, rest=rest.strip()))
 
     # --- the subcommands ---
@@ -88,7 +85,7 @@ class Commands:
             found = await tasks.listing(uow, call.principal, where, limit=_LISTED)
             names = await uow.users.names([each.assignee_id for each in found.tasks if each.assignee_id])
         if not found.tasks:
-            return "No tasks. Make one: `/task new <title>`"
+            return _none(status, call.rest)
         lines = [f"- {_line(task)}" + (f" · {names[task.assignee_id]}" if task.assignee_id else "") for task in found.tasks]
         more = [f"… and {found.total - len(lines)}{'' if found.is_exact else '+'} more: `/task list <words>`"] if found.has_more else []
         return "\n".join([*lines, *more])
@@ -111,21 +108,23 @@ class Commands:
     async def new(self, call: _Call) -> str:
         """The task, and a thread for it that delivery opens with the task's card."""
         channel = call.command.place.channel
-        title, kind = await self._surface.markdown(call.rest), await self._surface.kind(channel)
+        words, kind = await self._surface.markdown(call.rest), await self._surface.kind(channel)
+        title = plain(words, len(words))  # whole: one that is too long is refused, as it stands nowhere else
         async with self._services.storage.write() as uow:
             if not await uow.inbound.add(self._noted(call.command, uow.now)):
                 return "This task was made already."
-            task = await tasks.create(uow, call.principal, title, visibility=visibility_in(kind))
+            task = await tasks.create(uow, call.principal, title, visibility=kind.visibility)
             thread = Place(account=self._surface.account, channel=channel, thread=f"new-{new_id()}")
             await bindings.bind(uow, call.principal, task.conversation_id, thread, opened=False)
         return f"Made {_line(task)}"
 
     async def assign(self, call: _Call) -> str:
-        call = replace(call, rest=await self._with_names(call.rest, call.command.place.channel))
-        async with self._services.storage.write() as uow:
+        async with self._services.storage.read() as uow:
             task, who = await _task(uow, call)
-            if not who:
-                raise InvalidInput("Say to whom: `/task assign OT-12 alice`, `me` or `nobody`.")
+        if not who:
+            raise InvalidInput("Say to whom: `/task assign OT-12 alice`, `me` or `nobody`.")
+        who = await self._with_names(who, call.command.place.channel)
+        async with self._services.storage.write() as uow:
             name = await self._assignee(uow, call.principal, who)
             changed = await tasks.update(uow, call.principal, task.ref, {"assignee": name})
         return f"{_line(changed)} · assigned to {name or 'nobody'}"
@@ -148,6 +147,13 @@ class Commands:
         return _help()
 
     # --- helpers ---
+
+    async def _enter(self, principal: Principal, place: Place) -> None:
+        async with self._services.storage.read() as uow:
+            is_shown = await bindings.at(uow, place) is not None
+        if is_shown:
+            async with self._services.storage.write() as uow:
+                await enter(uow, principal, place)
 
     def _noted(self, command: Command, now: datetime) -> InboundEvent:
         """That the command was obeyed: where it is told again, it is not obeyed again."""
@@ -182,10 +188,11 @@ class Commands:
         name = who.removeprefix("@").strip()
         if name.lower() == "nobody":
             return None
+        if name.lower() == "me":  # whatever somebody calls themselves
+            return (await uow.users.names([principal.user_id]))[principal.user_id]
         if user := await uow.users.by_name(name):
             return user.name
         known = {each.name.casefold(): each.user_id for each in await uow.identities.all(self._surface.account)}
-        known["me"] = principal.user_id
         user_id = known.get(name.casefold()) or await tasks.user_id(uow, name)
         return (await uow.users.names([user_id]))[user_id]
 
@@ -249,6 +256,17 @@ def _unknown(name: str) -> str:
     closest = difflib.get_close_matches(name.lower(), SUBCOMMANDS, n=1, cutoff=0.5)
     hint = f" Did you mean `/task {closest[0]}`?" if closest else ""
     return f"There is no such command.{hint}\n{_help()}"
+
+
+def _none(status: str, words: str) -> str:
+    match status:
+        case "":
+            return "No task is open. Make one: `/task new <title>`"
+        case TaskStatus.DONE:
+            return "No task is done yet."
+        case _ if status in _STATUSES:
+            return f"No task is {status.replace('_', ' ')}."
+    return f"No task has these words: {_safe(words)}"
 
 
 def _line(task: Task) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from uuid import UUID
 
 import structlog
 
 from bots.lease import Held
 from bots.outlet import DeliveryRules, Outlet
+from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
 from bots.writer import Writer
@@ -16,19 +18,17 @@ from core.events import ConversationChanged, ConversationDeleted, Event, Lagged
 from core.live import Subscription
 from core.models import Binding, BindingMode
 
-_GATHER_SECONDS = 0.05
-"""Changes of bindings that come so close to one another are read together."""
 _log = structlog.get_logger()
 
 
 class Deliveries:
     """Everything of one account, while its lease is held. A binding without anything to do costs nothing but its place in memory."""
 
-    def __init__(self, services: Services, surface: ChatSurface, held: Held, rules: DeliveryRules | None = None) -> None:
+    def __init__(self, services: Services, surface: ChatSurface, held: Held, policy: Policy, rules: DeliveryRules) -> None:
         self._services = services
         self._surface = surface
-        self._rules = rules or DeliveryRules()
-        self._outlet = Outlet(surface, held, self._rules)
+        self._rules = rules
+        self._outlet = Outlet(surface, held, policy, rules)
         self._bindings: dict[UUID, Binding] = {}
         self._places: defaultdict[UUID, set[UUID]] = defaultdict(set)
         """The bindings of a conversation, by id."""
@@ -67,13 +67,21 @@ class Deliveries:
         self._places.clear()
         for binding in found:
             self._know(binding)
-        for binding_id in behind:
-            self._wake(group, binding_id)
+        group.create_task(self._take_over(group, behind), name="delivery.takeover")
         _log.info("delivery.loaded", surface=self._surface.account.surface, bindings=len(found), behind=len(behind))
+
+    async def _take_over(self, group: asyncio.TaskGroup, behind: Sequence[UUID]) -> None:
+        """Some at a time: thousands that read at once would keep everybody else waiting."""
+        for begin in range(0, len(behind), self._rules.at_once):
+            for binding_id in behind[begin : begin + self._rules.at_once]:
+                self._wake(group, binding_id)
+            for binding_id in behind[begin : begin + self._rules.at_once]:
+                if binding_id in self._writers:
+                    await self._writers[binding_id][0].has_begun.wait()
 
     async def _hear(self, group: asyncio.TaskGroup, events: list[Event], subscription: Subscription) -> None:
         if any(isinstance(event, ConversationChanged) for event in events):
-            await asyncio.sleep(_GATHER_SECONDS)
+            await asyncio.sleep(self._rules.gather_seconds)
             events += subscription.waiting()
         if any(isinstance(event, Lagged) for event in events):
             await self._load(group)
@@ -119,7 +127,7 @@ class Deliveries:
         if binding_id in self._writers:
             self._writers[binding_id][0].poke()
         elif binding := self._bindings.get(binding_id):
-            writer = Writer(self._services, self._outlet, binding, self._rules)
+            writer = Writer(self._services, self._outlet, binding)
             self._writers[binding_id] = (writer, group.create_task(self._write(writer, binding_id), name=f"delivery {binding_id}"))
 
     async def _write(self, writer: Writer, binding_id: UUID) -> None:

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from bots import view
-from bots.plan import LONG_AGO, Remote
+from bots.plan import LONG_AGO, Cuts, Remote
 from bots.view import View
 from core.frames import messages_json, task_json
 from core.models import CARD, JSON, Binding, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role
 from core.ports import UnitOfWork
 
 _LEFT_OUT = re.compile(r"left-out:(\d+)-(\d+)")
+_BROKEN_OFF = (MessageStatus.FAILED, MessageStatus.CANCELLED)
+_JUST_BEFORE = 3
+"""Messages before the first new one among which the one is whose buttons it takes away."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,13 +33,17 @@ class Item:
     """Of what is no message."""
     answered: bool = False
     """Whether something was said after this message."""
+    is_past: bool = False
+    """Whether a later message was answered since, or is to be."""
+    cuts: Cuts = field(default_factory=Cuts)
     remotes: list[Remote] = field(default_factory=list)
     is_theirs: bool = False
     """It came from this place, and stands there already."""
     settled: bool = False
     limit: int | None = None
     """Of its parts' length, where the platform took less than it promised."""
-    was_reposted: bool = False
+    reposts: int = 0
+    """How often one of its remote messages was gone, or could not be changed any more, and was posted anew."""
     seen_at: float = LONG_AGO
     unshown_since: float | None = None
     """Since when there has been text that is not shown."""
@@ -51,7 +58,8 @@ class Item:
 
     def renew(self, fresh: "Item") -> None:
         """Takes over what was read anew; what is there on the platform is known better here."""
-        self.revision, self.said, self.still, self.answered = fresh.revision, fresh.said, fresh.still, fresh.answered
+        self.revision, self.said, self.still = fresh.revision, fresh.said, fresh.still
+        self.answered, self.is_past = fresh.answered, fresh.is_past
         self.settled = False
 
 
@@ -84,6 +92,7 @@ async def read(uow: UnitOfWork, binding: Binding, conversation: Conversation, le
     messages = await _messages(uow, binding, conversation, after)
     shown = await messages_json(uow, messages)
     items = [_of_message(message, said, conversation) for message, said in zip(messages, shown, strict=True)]
+    await _mark_past(uow, conversation, items)
     if left and left.last > binding.cursor:
         still = view.left_out(left.last - left.first + 1, url)
         items.append(Item(key=left.key, seq=left.last, revision=1, still=still))
@@ -104,9 +113,9 @@ def _belongs(item: Item, binding: Binding) -> bool:
 async def _messages(uow: UnitOfWork, binding: Binding, conversation: Conversation, after: int) -> Sequence[Message]:
     beyond = await uow.messages.since(conversation.id, after + 1)
     changed = {row.message_id for row in await uow.deliveries.unsettled(binding.id) if row.message_id}
-    # A question loses its buttons when something is said behind it.
-    asked = await uow.messages.page(conversation.id, before=beyond[0].seq, limit=1) if beyond else []
-    changed |= {each.id for each in asked if each.metadata.get("question")}
+    # A question loses its buttons when something is said behind it, and a reply that broke off loses its own with the next turn.
+    before = await uow.messages.page(conversation.id, before=beyond[0].seq, limit=_JUST_BEFORE) if beyond else []
+    changed |= {each.id for each in before if each.metadata.get("question") or (each.turn_id and each.status in _BROKEN_OFF)}
     older = await uow.messages.of_ids(changed - {each.id for each in beyond})
     return sorted([*older, *beyond], key=lambda message: message.seq)
 
@@ -114,6 +123,13 @@ async def _messages(uow: UnitOfWork, binding: Binding, conversation: Conversatio
 def _of_message(message: Message, said: JSON, conversation: Conversation) -> Item:
     answered = conversation.next_seq > message.seq + 1
     return Item(key=str(message.id), seq=message.seq, revision=message.revision, message_id=message.id, said=said, answered=answered)
+
+
+async def _mark_past(uow: UnitOfWork, conversation: Conversation, items: Sequence[Item]) -> None:
+    broken_off = [item for item in items if item.said and item.said["role"] == Role.ASSISTANT and item.said["status"] in _BROKEN_OFF]
+    last = await uow.turns.last(conversation.id) if broken_off else None
+    for item in broken_off:
+        item.is_past = last is not None and item.said is not None and item.said["turn_id"] != str(last.id)
 
 
 def _note_rows(item: Item, rows: Sequence[Delivery]) -> None:

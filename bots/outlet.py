@@ -1,4 +1,4 @@
-"""What all calls of an account go through: its limits, its lease, and whether the bot is let in at all."""
+"""What all calls of an account go through: its limits, its lease, and whether and where the bot is let in."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,7 +9,8 @@ import structlog
 
 from bots.lease import Held
 from bots.pacing import Pacer, Rank, Urgency
-from bots.surface import AccountClosed, Busy, Call, ChatSurface
+from bots.policy import Policy
+from bots.surface import AccountClosed, Busy, Call, ChannelKind, ChatSurface
 from core.models import Place
 
 _T = TypeVar("_T")
@@ -34,22 +35,50 @@ class DeliveryRules:
     account_seconds: float = 60.0
     """So long nothing is tried where the bot is not let in."""
     storage_seconds: float = 1.0
-    """Between attempts while the database is away, and after a defect."""
+    """Between attempts while the database is away."""
+    defect_seconds: float = 1.0
+    """After a defect; doubled for each further one, up to `backoff_limit_seconds`."""
+    refusals: int = 5
+    """So often in a row a call is tried again that the platform refuses for a reason nobody knows; then the place counts as closed."""
     last_words: int = 3
     """Attempts to say that a conversation was deleted."""
     backlog: int = 100
     """Messages that are delivered at most when a place is behind; older ones are left out."""
+    shortest_part: int = 200
+    """Characters. A message that the platform does not take in such parts is given up."""
+    newest: int = 20
+    """Messages among which are the replies that are shown while they are written."""
+    gather_seconds: float = 0.05
+    """Changes of bindings that come so close to one another are read together."""
+    at_once: int = 50
+    """Places that are behind and begin at the same time when an account is taken over."""
 
 
 class Outlet:
     """What all calls of an account go through: none begins that could outlast the lease, or while the bot is not let in."""
 
-    def __init__(self, surface: ChatSurface, held: Held, rules: DeliveryRules) -> None:
+    def __init__(self, surface: ChatSurface, held: Held, policy: Policy, rules: DeliveryRules) -> None:
         self.surface = surface
         self.pacer = Pacer()
         self.held = held
-        self._rules = rules
+        self.rules = rules
+        self._policy = policy
+        self._direct: dict[str, bool] = {}
+        """Which channels are direct messages: those that had to be asked for."""
         self._closed_until = 0.0
+
+    async def serves(self, channel: str) -> bool:
+        """Whether the operator wants the bot in this channel. Raises a SurfaceError where the platform does not tell."""
+        if not self._policy.channels or channel in self._policy.channels:
+            return True
+        if channel not in self._direct:
+            self._direct[channel] = await self.surface.kind(channel) is ChannelKind.DIRECT
+        return self._direct[channel]
+
+    @property
+    def may_call(self) -> bool:
+        """Whether a call may begin now."""
+        return self._closed_until <= _now() and self.held.lasts > self.surface.call_seconds
 
     async def ready(self) -> None:
         """Waits until a call may begin."""
@@ -61,6 +90,10 @@ class Outlet:
         urgency = Urgency(rank, _now())
         await self.pacer.grant(self.surface.budgets(call, place), lambda: urgency)
 
+    def give_back(self, call: Call, place: Place) -> None:
+        """A call that was granted is not made."""
+        self.pacer.give_back(self.surface.budgets(call, place))
+
     def busy(self, call: Call, place: Place, error: Busy) -> None:
         """The platform turned such a call away."""
         self.pacer.busy(self.surface.budgets(call, place), error.retry_after)
@@ -69,7 +102,7 @@ class Outlet:
         """The bot is not let in: nothing is tried for a while. Nothing is lost."""
         if self._closed_until <= _now():
             _log.warning("delivery.account_closed", surface=self.surface.account.surface, reason=error.reason)
-        self._closed_until = _now() + self._rules.account_seconds
+        self._closed_until = _now() + self.rules.account_seconds
 
     async def finish(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Makes a call that is not cancelled in its middle: whoever is cancelled meanwhile waits for its end."""
@@ -81,6 +114,13 @@ class Outlet:
             if not task.cancel() and not task.cancelled():
                 task.exception()  # told to nobody: what is not noted is looked up by whoever comes next
             raise
+
+
+def heed_cancellation() -> None:
+    """An error that meets a cancellation takes its place in a TaskGroup of Python 3.11 and 3.12."""
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _now() -> float:

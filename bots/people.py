@@ -1,21 +1,32 @@
 """Who a person on a chat platform is here: known, made a user on first contact, or turned away."""
 
+import asyncio
+from datetime import datetime, timedelta
+
 import structlog
 
 from bots.policy import Policy
 from bots.services import Services
-from bots.surface import ChannelKind, ChatSurface
-from core import identity
+from bots.surface import ChannelKind, ChatSurface, Profile, SurfaceError
+from core import bindings, conversations, identity
 from core.access import Principal
 from core.errors import Conflict, NotAuthenticated
-from core.models import Identity, User
+from core.models import BindingMode, Identity, Place, User
+from core.ports import UnitOfWork
 
-_log = structlog.get_logger()
-NO_DATABASE = "Onethread cannot reach its database just now. Try again in a moment."
+NO_PLATFORM = "I could not look up who you are just now. Try again in a moment."
 """What somebody is told who wanted something at once."""
 _CHANNEL = "I do not answer in this channel. An admin of Onethread can allow it."
 _USER = "I may not talk with you yet. An admin of Onethread can allow it."
-_GUEST = "I talk with full members of this workspace only, and you are here as a guest."
+_GUEST = "I talk with full members of this workspace only, not with guests, apps or people of other workspaces."
+_LOOKED_UP = timedelta(minutes=10)
+"""So long somebody counts as what the platform said they are."""
+_NOT_ANSWERED = timedelta(seconds=30)
+"""So long they do where it did not answer."""
+_LOOK_SECONDS = 2.0
+"""So long somebody who is known waits for it to answer: a platform that is away keeps nobody out who came before."""
+_REMEMBERED = 5_000
+_log = structlog.get_logger()
 
 
 class Stranger(Exception):
@@ -29,6 +40,7 @@ class People:
         self._services = services
         self._surface = surface
         self._policy = policy
+        self._let_in_until: dict[str, datetime] = {}
 
     async def admit(self, external_id: str, channel: str) -> Principal:
         """As whom somebody acts who does something in this channel. Raises Stranger, and SurfaceError where the platform must be asked."""
@@ -43,18 +55,29 @@ class People:
 
     async def _known(self, external_id: str) -> User | None:
         async with self._services.storage.read() as uow:
-            return await identity.of_account(uow, self._surface.account, external_id)
+            user = await identity.of_account(uow, self._surface.account, external_id)
+            known = await uow.identities.get(self._surface.account, external_id)
+        if known and self._let_in_until.get(external_id, self._now()) <= self._now():
+            await self._look_again(known)
+        return user
+
+    async def _look_again(self, known: Identity) -> None:
+        """Raises Stranger for somebody who is no full member any more."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                self._let_in(await self._surface.profile(known.external_id))
+        except (SurfaceError, TimeoutError) as error:
+            _log.warning("person.not_looked_up", user_id=str(known.user_id), error=type(error).__name__)
+            self._remember(known.external_id, _NOT_ANSWERED)
+        self._surface.meet(known)  # it may have been another process that met them
 
     async def _met(self, external_id: str) -> User:
         profile = await self._surface.profile(external_id)
-        if not (profile.member or self._policy.guests):
-            raise Stranger(_GUEST)
+        self._let_in(profile)
         try:
             user, met = await self._meet(external_id, profile.name)
-        except Conflict:
-            user, met = await self._meet(
-                external_id, profile.name
-            )  # another process met them, or somebody of that name, at the same moment
+        except Conflict:  # another process met them, or somebody of that name, at the same moment
+            user, met = await self._meet(external_id, profile.name)
         self._surface.meet(met)
         _log.info("person.met", user_id=str(user.id), surface=met.surface)
         return user
@@ -62,3 +85,28 @@ class People:
     async def _meet(self, external_id: str, name: str) -> tuple[User, Identity]:
         async with self._services.storage.write() as uow:
             return await identity.meet(uow, self._surface.account, external_id, name)
+
+    def _let_in(self, profile: Profile) -> None:
+        if not (profile.member or self._policy.guests):
+            raise Stranger(_GUEST)
+        self._remember(profile.external_id, _LOOKED_UP)
+
+    def _remember(self, external_id: str, how_long: timedelta) -> None:
+        self._let_in_until.pop(external_id, None)
+        self._let_in_until[external_id] = self._now() + how_long
+        if len(self._let_in_until) > _REMEMBERED:
+            del self._let_in_until[next(iter(self._let_in_until))]
+
+    def _now(self) -> datetime:
+        return self._services.clock.now()
+
+
+async def enter(uow: UnitOfWork, principal: Principal, place: Place) -> None:
+    """Makes a member of somebody who was admitted and acts at a place: who is there reads along in what it shows.
+
+    Where delivery to it had ended it goes on: what stands there is brought up to date.
+    """
+    binding = await bindings.at(uow, place)
+    if binding and binding.mode is BindingMode.TWO_WAY:
+        await bindings.revive(uow, binding)
+        await conversations.join(uow, principal, binding.conversation_id)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from bots.outlet import DeliveryRules, Outlet
+from bots.outlet import Outlet
 from bots.pacing import Rank
 from bots.surface import AccountClosed, Busy, Call, SurfaceError, Unclear, Unreachable
 from core.models import AgentStatus, Place
@@ -28,14 +28,15 @@ class Note(Protocol):
 class StatusLine:
     """Brings what the platform shows to what `doing` tells; None from it changes nothing."""
 
-    def __init__(self, outlet: Outlet, rules: DeliveryRules, place: Callable[[], Place], doing: Doing, note: Note) -> None:
+    def __init__(self, outlet: Outlet, place: Callable[[], Place], doing: Doing, note: Note) -> None:
         self._outlet = outlet
-        self._rules = rules
+        self._rules = outlet.rules
         self._place = place
         self._doing = doing
         self._note = note
         self._changed = asyncio.Event()
-        self._shown = IDLE
+        self._shown: Status | None = IDLE
+        """None where it is not known."""
 
     @property
     def is_idle(self) -> bool:
@@ -43,7 +44,7 @@ class StatusLine:
 
     def may_be_shown(self) -> None:
         """Somebody before may have left it: it is taken back where the agent is idle."""
-        self._shown = (AgentStatus.THINKING, "")
+        self._shown = None
 
     def look(self) -> None:
         """What the agent does may have changed."""
@@ -60,6 +61,8 @@ class StatusLine:
             await self._outlet.ready()
             if (wanted := self._doing()) and wanted != self._shown:
                 await self._show(wanted)
+            else:
+                self._outlet.give_back(Call.STATUS, self._place())
 
     def _is_right(self) -> bool:
         wanted = self._doing()
@@ -76,6 +79,7 @@ class StatusLine:
     async def _show(self, wanted: Status) -> None:
         if wanted != IDLE:
             await self._note(is_shown=True)
+        self.may_be_shown()
         try:
             await self._outlet.finish(self._outlet.surface.show_status(self._place(), *wanted))
         except Busy as error:

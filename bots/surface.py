@@ -1,7 +1,7 @@
 """What a chat platform has to offer so that the core's conversations can be held on it.
 
 A new platform is one folder beside `slack/` whose `ChatSurface` translates: its events into `Event`s, our `Part`s into its messages. When
-somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `intake.py` and `writer.py`.
+somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `intake.py` and `delivery.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from bots.pacing import Budget
 from core.attachments import Upload
-from core.models import JSON, Account, AgentStatus, Identity, Place
+from core.models import JSON, Account, AgentStatus, Identity, Place, Visibility
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
@@ -78,6 +78,11 @@ class ChannelKind(StrEnum):
     DIRECT = "direct"
     """One person with the bot."""
 
+    @property
+    def visibility(self) -> Visibility:
+        """Of what is said there."""
+        return Visibility.SHARED if self is ChannelKind.OPEN else Visibility.PRIVATE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
@@ -92,11 +97,13 @@ class Said:
     text: str
     """In the platform's own markup, the bot's leading mention left out; `ChatSurface.markdown` translates it."""
     to_bot: bool
-    """Whether it mentions the bot, or answers it directly."""
+    """Whether it mentions the bot, answers it directly, or is written to it alone."""
     to_others: bool
     """Whether it mentions somebody else."""
     files: tuple[RemoteFile, ...] = ()
     at: datetime
+    edited_at: datetime | None = None
+    """Where this is how it reads since an edit that may have made it one to the bot. By the platform's clock, to the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,8 @@ class Edited:
     thread: str
     author: str
     text: str
+    at: datetime
+    """By the platform's clock, to the second: an older edit may be told after a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +162,9 @@ class Call(StrEnum):
 
     POST = "post"
     EDIT = "edit"
+    DELETE = "delete"
+    LOOK = "look"
+    """`find` and `open`."""
     STATUS = "status"
 
 
@@ -163,8 +175,6 @@ class Limits:
     length: int
     """Of a part's text."""
     measure: Callable[[str], int] = len
-    live_seconds: float | None = None
-    """How long one remote message can be changed; then the text goes on in a new one."""
     edit_seconds: float = 1.0
     """A live message is not changed more often."""
 
@@ -177,6 +187,10 @@ class ChatSurface(Protocol):
     @property
     def call_seconds(self) -> float: ...
     def limits(self, place: Place) -> Limits: ...
+    def live_seconds(self, place: Place, remote_id: str) -> float | None:
+        """How long after it was posted this remote message can be changed; None: for as long as anybody wants."""
+        ...
+
     def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
         """What such a call is counted in, by name: all of them must have room."""
         ...
@@ -185,13 +199,19 @@ class ChatSurface(Protocol):
         """The new message's remote id. At a place without a thread: into the channel."""
         ...
 
-    async def edit(self, place: Place, remote_id: str, part: Part) -> None: ...
+    async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
+        """`nonce` is the one that it was posted with."""
+        ...
+
     async def delete(self, place: Place, remote_id: str) -> None:
         """Nothing happens where it is gone already."""
         ...
 
     async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
-        """The remote ids of the messages that were posted with this nonce; more than one where a post happened twice."""
+        """The remote ids of the messages that were posted with this nonce; more than one where a post happened twice.
+
+        None of them was posted before `since`, by our clock: the platform's may be another one.
+        """
         ...
 
     async def open(self, place: Place, root: str) -> str:
@@ -263,6 +283,14 @@ class TooLong(SurfaceError):
 
 class MessageGone(SurfaceError):
     """The remote message is not there any more, or cannot be changed any more."""
+
+
+class Refused(SurfaceError):
+    """The platform did not take it, for a reason that is not known here: it may pass. `reason` is the platform's code."""
+
+    def __init__(self, sentence: str, *, reason: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 class PlaceClosed(SurfaceError):

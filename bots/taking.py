@@ -5,48 +5,52 @@ The platform is asked first, outside every transaction. Then one transaction has
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from bots.markdown import plain
 from bots.people import People, Stranger
 from bots.policy import Policy
+from bots.reading import MAX_TITLE, Content, Line, Reading, quoted, title_of
 from bots.reminders import Reminders
 from bots.services import Services
-from bots.surface import ChannelKind, ChatSurface, Edited, Event, Promoted, RemoteFile, Removed, Said, Stopped, SurfaceError
+from bots.surface import ChannelKind, ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped, SurfaceError
 from core import bindings, conversations, identity, messages, projects, tasks, turns
-from core.access import Principal
-from core.attachments import MAX_FILES, Upload
-from core.errors import Conflict, InvalidInput, NotFound
+from core.access import Audience, Principal
+from core.errors import Conflict, NotFound
 from core.ids import new_id
-from core.models import Binding, BindingMode, Delivery, DeliveryState, InboundEvent, InboxKey, Message, Place, Visibility
+from core.models import Binding, BindingMode, Delivery, DeliveryState, InboundEvent, InboxKey, Message, Place
 from core.ports import UnitOfWork
-from core.text import clip
 
 Commit = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
 """Opens the one transaction in which an event has its effect and is noted as taken in."""
-_MAX_TITLE = 200
 _IMPORTED = "imported"
 """The item of the delivery that notes up to when a thread was imported."""
-_EARLIER_MESSAGES = 200
-_IMPORT_CHARACTERS = messages.MAX_IMPORTED - 100
-_PATIENCE = timedelta(minutes=2)
-"""So long the platform's trouble with a file holds its message up."""
-_ONLY_A_MENTION = "(a mention, without a word)"
 _HOW_TO = "Write what is to be done behind my name, and I make a task of it: its thread is the place to talk about it."
 _STOP = "!stop"
+_DELETED = "The conversation was deleted at this moment."
+_REMEMBERED = timedelta(days=6)
+"""So long what came in is known by its key, a day less than it is kept. What is unknown and older may have been answered once."""
 
 
 class Overtaken(Exception):
     """Nothing is known of what this event is about. It may be that what it follows is still to come."""
 
 
+class _Answered(Exception):
+    """This message came in once; its conversation is gone since."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    text: str
-    """Markdown."""
-    uploads: tuple[Upload, ...]
+class _Heard:
+    """A message of somebody who is let in."""
+
+    said: Said
+    principal: Principal
+    kind: ChannelKind
+    """Of its channel."""
+    received_at: datetime
 
 
 class Taking:
@@ -57,93 +61,113 @@ class Taking:
         self._surface = surface
         self._people = people
         self._policy = policy
+        self._reading = Reading(surface, services.clock)
         self._reminders = Reminders(services.clock)
 
     async def take(self, told: Event, commit: Commit, stored: InboundEvent) -> None:
         """Raises Overtaken, SurfaceErrors, and what the core raises; then nothing was done."""
         try:
             match told:
-                case Said():
+                case Said(edited_at=None):
                     await self._said(told, commit, stored.received_at)
+                case Said():
+                    await self._said_by_an_edit(told, commit, stored.received_at)
                 case Edited():
                     await self._edited(told, commit)
                 case Removed():
                     await self._removed(told, commit)
                 case Promoted():
-                    await self._promoted(told, commit)
+                    await self._promoted(told, commit, stored.received_at)
                 case Stopped():
                     await self._stopped(self._place(told.channel, told.thread), told.by, commit)
         except Stranger as refusal:
             async with commit():
                 pass
             await self._turn_away(told, str(refusal))
+        except _Answered:
+            async with commit():
+                pass
 
     async def tell_about(self, told: Event, sentence: str) -> None:
-        """Says to the person whose event it was that it came to nothing, and why; not again within a minute."""
-        place, person = _where(self._surface, told), _person(told)
-        if person and self._reminders.may_tell(f"{place.channel}:{person}:{sentence}", timedelta(minutes=1)):
-            await self._tell(place, person, sentence)
+        """Says to whoever wanted something of the bot that it came to nothing, and why; not again within a minute."""
+        if self._is_for_us(told):
+            await self._remind(self._where(told), _person(told), sentence)
 
     # --- messages ---
 
     async def _said(self, said: Said, commit: Commit, received_at: datetime) -> None:
         place = self._place(said.channel, said.thread)
-        below = self._place(said.channel, said.thread or said.remote_id)
-        kind = await self._surface.kind(said.channel)
         if said.text.strip().casefold() == _STOP:
             await self._stopped(place, said.author, commit)
-        elif self._is_chat(place, kind) or await self._is_shown(place):
-            await self._said_at_home(said, place, kind, commit, received_at)
-        elif said.to_bot and await self._is_shown(below):  # somebody made a task of it before it came
-            await self._said_at_home(said, below, kind, commit, received_at)
-        elif said.to_bot:
-            await self._mentioned(said, below, kind, commit, received_at)
+        elif said.to_bot or self._is_chat_channel(place) or await self._is_shown(place):
+            await self._said_to_us(said, place, commit, received_at)
         elif said.thread:
             raise Overtaken
         else:
             async with commit():
                 return
 
-    async def _said_at_home(self, said: Said, place: Place, kind: ChannelKind, commit: Commit, received_at: datetime) -> None:
-        """In a place that shows a conversation, or is one by itself."""
+    async def _said_by_an_edit(self, said: Said, commit: Commit, received_at: datetime) -> None:
+        """An edit of what is known, which may be told as one, too; otherwise a message that became one to the bot."""
+        assert said.edited_at
+        async with self._services.storage.read() as uow:
+            is_known = await uow.deliveries.at(self._place(said.channel, said.thread), said.remote_id) is not None
+        if is_known:
+            await self._edited(_as_edit(said, said.edited_at), commit)
+        elif said.edited_at - said.at > _REMEMBERED:
+            raise _Answered
+        else:
+            await self._said(said, commit, received_at)
+
+    async def _said_to_us(self, said: Said, place: Place, commit: Commit, received_at: datetime) -> None:
         principal = await self._people.admit(said.author, said.channel)
-        content = await self._content(said, received_at)
+        kind = await self._surface.kind(said.channel)
+        heard = _Heard(said=said, principal=principal, kind=kind, received_at=received_at)
+        below = self._place(said.channel, said.thread or said.remote_id)
+        if self._is_chat(place, kind) or await self._is_shown(place):
+            await self._said_at_home(heard, place, commit)
+        elif await self._is_shown(below):  # somebody made a task of it before it came
+            await self._said_at_home(heard, below, commit)
+        else:
+            await self._called(heard, below, commit)
+
+    async def _said_at_home(self, heard: _Heard, place: Place, commit: Commit) -> None:
+        """In a place that shows a conversation, or is one by itself."""
+        said = heard.said
+        content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
-            binding = await bindings.at(uow, place) or await self._bound_chat(uow, principal, place, kind)
+            binding = await self._opened(uow, place) or await self._bound_chat(uow, heard, place)
             if binding.mode is not BindingMode.TWO_WAY or await _was_imported(uow, binding, said):
                 return
             await bindings.revive(uow, binding)
-            wants_answer = kind is ChannelKind.DIRECT or self._wants_answer(said)
-            unanswered = await self._take_in(uow, principal, binding, said, content, wants_answer=wants_answer)
+            unanswered = await self._take_in(uow, heard, binding, content, wants_answer=self._wants_answer(said))
         await self._say_why(said, unanswered)
 
-    async def _mentioned(self, said: Said, place: Place, kind: ChannelKind, commit: Commit, received_at: datetime) -> None:
+    async def _called(self, heard: _Heard, place: Place, commit: Commit) -> None:
         """Where nothing is shown: a task is made, with this thread for it."""
-        principal = await self._people.admit(said.author, said.channel)
+        said, principal = heard.said, heard.principal
         if not (said.thread or said.text.strip() or said.files):
             async with commit():
                 pass
             await self._tell(self._place(said.channel, ""), said.author, _HOW_TO)
             return
-        content = await self._content(said, received_at)
-        earlier = await self._surface.earlier(place, said.remote_id, limit=_EARLIER_MESSAGES) if said.thread else ()
+        earlier = await self._reading.before(place, said, heard.received_at)
+        content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
-            title = _title_of(content.text) or next((clip(file.name, _MAX_TITLE) for file in said.files), _ONLY_A_MENTION)
-            task = await tasks.create(uow, principal, title, visibility=visibility_in(kind))
+            task = await tasks.create(uow, principal, content.title, visibility=heard.kind.visibility)
             binding = await bindings.bind(uow, principal, task.conversation_id, place)
             if said.thread:
                 await self._import(uow, principal, binding, said, earlier)
-            unanswered = await self._take_in(uow, principal, binding, said, content, wants_answer=True)
+            unanswered = await self._take_in(uow, heard, binding, content, wants_answer=True)
         await self._say_why(said, unanswered)
 
-    async def _take_in(
-        self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, content: _Content, *, wants_answer: bool
-    ) -> str:
+    async def _take_in(self, uow: UnitOfWork, heard: _Heard, binding: Binding, content: Content, *, wants_answer: bool) -> str:
         """Why it is not answered; empty where it is, or wants no answer."""
-        await conversations.join(uow, principal, binding.conversation_id)
+        said = heard.said
+        await _come_in(uow, heard.principal, binding, heard.kind)
         taken = await messages.take_in(
             uow,
-            principal,
+            heard.principal,
             binding.conversation_id,
             content.text,
             rules=self._services.posting,
@@ -152,12 +176,13 @@ class Taking:
             uploads=content.uploads,
             wants_answer=wants_answer,
         )
-        await uow.deliveries.put(_theirs(uow, binding, taken.posted.message_id, said.remote_id))
+        message = await uow.messages.get(taken.posted.message_id)
+        if message is None or message.conversation_id != binding.conversation_id:
+            raise _Answered
+        await uow.deliveries.put(_theirs(binding, message.id, said.remote_id, said.edited_at or said.at))
         return taken.unanswered
 
-    async def _import(
-        self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: Sequence[tuple[str, str]]
-    ) -> None:
+    async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: Sequence[Line]) -> None:
         """What was said in the thread before the bot was called, as one message."""
         await uow.deliveries.put(_imported(binding, said.at))
         if not earlier:
@@ -166,72 +191,58 @@ class Taking:
             uow,
             principal,
             binding.conversation_id,
-            _quoted(earlier),
+            quoted(earlier),
             source=binding.surface,
             key=self._key(said.channel, f"before {said.remote_id}"),
         )
-        await uow.deliveries.put(_theirs(uow, binding, noted.message_id, None))
+        await uow.deliveries.put(_theirs(binding, noted.message_id, None, said.at))
 
-    async def _content(self, said: Said, received_at: datetime) -> _Content:
-        uploads, missing = await self._fetched(said.files, received_at)
-        text = await self._surface.markdown(said.text)
-        if not (text.strip() or said.files):
-            text = _ONLY_A_MENTION
-        return _Content(text="\n\n".join((text, *(f"({sentence})" for sentence in missing))).strip(), uploads=tuple(uploads))
-
-    async def _fetched(self, files: Sequence[RemoteFile], received_at: datetime) -> tuple[list[Upload], list[str]]:
-        """The files, and a sentence for each that cannot be had."""
-        uploads: list[Upload] = []
-        missing = [f"Only the first {MAX_FILES} files were taken."] if len(files) > MAX_FILES else []
-        for file in files[:MAX_FILES]:
-            try:
-                uploads.append(await self._surface.fetch(file))
-            except InvalidInput as error:
-                missing.append(str(error))
-            except SurfaceError:
-                if self._services.clock.now() - received_at < _PATIENCE:
-                    raise
-                missing.append(f"The file {clip(file.name, 100)!r} could not be fetched.")
-        return uploads, missing
+    # --- what is changed afterwards ---
 
     async def _edited(self, edited: Edited, commit: Commit) -> None:
         async with self._services.storage.read() as uow:
-            await self._message_of(uow, edited)
+            await self._taken_in(uow, edited)
+        principal = await self._people.admit(edited.author, edited.channel)
         text = await self._surface.markdown(edited.text)
         async with commit() as uow:
-            message = await self._message_of(uow, edited)
-            known = await uow.identities.get(self._surface.account, edited.author)
-            if message and known and known.user_id == message.author_id and text.strip():
-                await messages.take_in_edit(uow, await _author(uow, message), message.id, text)
+            message, delivery = await self._taken_in(uow, edited)
+            is_new = edited.at >= delivery.sent_at.replace(microsecond=0)
+            if message and message.author_id == principal.user_id and is_new and text.strip():
+                await conversations.join(uow, principal, message.conversation_id)
+                await messages.take_in_edit(uow, principal, message.id, text)
+                await uow.deliveries.put(replace(delivery, sent_at=edited.at))
 
     async def _removed(self, removed: Removed, commit: Commit) -> None:
+        """As if its author had, whom nobody need let in for that: the platform does not say who did, and what is erased stays erased."""
         async with commit() as uow:
-            if message := await self._message_of(uow, removed):
-                await messages.delete(uow, await _author(uow, message), message.id)
+            message, _ = await self._taken_in(uow, removed)
+            if message:
+                along = Audience(conversation_id=message.conversation_id, users=None)  # it may be closed to its author by now
+                await messages.delete(uow, replace(await _author(uow, message), reading_along=along), message.id)
 
-    async def _message_of(self, uow: UnitOfWork, about: Edited | Removed) -> Message | None:
+    async def _taken_in(self, uow: UnitOfWork, about: Edited | Removed) -> tuple[Message | None, Delivery]:
         """What a person said there, as we have it; None where it was not a person, or is gone. Raises Overtaken where nothing is known."""
         delivery = await uow.deliveries.at(self._place(about.channel, about.thread), about.remote_id)
         if delivery is None or delivery.message_id is None:
             raise Overtaken
         message = await uow.messages.get(delivery.message_id) if delivery.state is DeliveryState.THEIRS else None
-        return message if message and not message.deleted_at else None
+        return (message if message and not message.deleted_at else None), delivery
 
     # --- tasks ---
 
-    async def _promoted(self, promoted: Promoted, commit: Commit) -> None:
+    async def _promoted(self, promoted: Promoted, commit: Commit, received_at: datetime) -> None:
         said = promoted.said
         principal = await self._people.admit(promoted.by, said.channel)
+        kind = await self._surface.kind(said.channel)
         if shown := await self._shown_around(said):
-            await self._promote(promoted, principal, shown, commit)
+            await self._promote(promoted, principal, kind, shown, commit)
             return
         place = self._place(said.channel, said.thread or said.remote_id)
-        kind = await self._surface.kind(said.channel)
         text = await self._surface.markdown(said.text)
-        earlier = await self._surface.earlier(place, said.remote_id, limit=_EARLIER_MESSAGES) if said.thread else ()
-        name = (await self._surface.profile(said.author)).name if said.author else "somebody"
+        earlier = await self._reading.before(place, said, received_at)
+        name = plain((await self._surface.profile(said.author)).name, MAX_TITLE // 2) if said.author else "somebody"
         async with commit() as uow:
-            task = await tasks.create(uow, principal, _title_of(text) or f"A message of {name}", visibility=visibility_in(kind))
+            task = await tasks.create(uow, principal, title_of(text) or f"A message of {name}", visibility=kind.visibility)
             binding = await bindings.bind(uow, principal, task.conversation_id, place)
             await self._import(uow, principal, binding, said, [*earlier, (name, text)])
 
@@ -242,16 +253,16 @@ class Taking:
                 return place
         return None
 
-    async def _promote(self, promoted: Promoted, principal: Principal, place: Place, commit: Commit) -> None:
+    async def _promote(self, promoted: Promoted, principal: Principal, kind: ChannelKind, place: Place, commit: Commit) -> None:
         text = await self._surface.markdown(promoted.said.text)
         sentence = ""
         async with commit() as uow:
-            binding = await bindings.at(uow, place)
+            binding = await self._opened(uow, place)
             if binding is None:
-                raise Conflict("The conversation was deleted at this moment.")
-            await conversations.join(uow, principal, binding.conversation_id)
+                raise Conflict(_DELETED)
+            await _come_in(uow, principal, binding, kind)
             try:
-                await tasks.promote(uow, principal, binding.conversation_id, _title_of(text) or "A conversation")
+                await tasks.promote(uow, principal, binding.conversation_id, title_of(text) or "A conversation")
             except Conflict as error:
                 sentence = str(error)
         if sentence:
@@ -265,7 +276,7 @@ class Taking:
                 return
         principal = await self._people.admit(by, place.channel)
         async with commit() as uow:
-            if binding := await bindings.at(uow, place):
+            if binding := await self._opened(uow, place):
                 await conversations.join(uow, principal, binding.conversation_id)
                 for turn in await uow.turns.unfinished(binding.conversation_id):
                     await turns.cancel(uow, principal, turn.id)
@@ -275,20 +286,42 @@ class Taking:
     def _place(self, channel: str, thread: str) -> Place:
         return Place(account=self._surface.account, channel=channel, thread=thread)
 
+    def _where(self, told: Event) -> Place:
+        about = told.said if isinstance(told, Promoted) else told
+        return self._place(about.channel, about.thread)
+
     async def _is_shown(self, place: Place) -> bool:
         async with self._services.storage.read() as uow:
-            return await bindings.at(uow, place) is not None
+            return await self._shown(uow, place) is not None
+
+    async def _shown(self, uow: UnitOfWork, place: Place) -> Binding | None:
+        """What a place shows; also where its thread stands on a message of ours, and delivery has not noted yet that it is open."""
+        if (binding := await bindings.at(uow, place)) or not place.thread:
+            return binding
+        root = await uow.deliveries.at(place, place.thread)
+        binding = await uow.bindings.get(root.binding_id) if root else None
+        return None if binding is None or binding.opened else binding
+
+    async def _opened(self, uow: UnitOfWork, place: Place) -> Binding | None:
+        binding = await self._shown(uow, place)
+        if binding is None or binding.opened:
+            return binding
+        await uow.bindings.update(binding.id, thread=place.thread, opened=True)
+        return replace(binding, thread=place.thread, opened=True)
+
+    def _is_chat_channel(self, place: Place) -> bool:
+        return not place.thread and self._policy.rules(place.channel).mode == "chat"
 
     def _is_chat(self, place: Place, kind: ChannelKind) -> bool:
         """Whether it is a conversation by itself: a direct message, a thread in one, or a channel that is set so."""
-        return kind is ChannelKind.DIRECT or (not place.thread and self._policy.rules(place.channel).mode == "chat")
+        return kind is ChannelKind.DIRECT or self._is_chat_channel(place)
 
-    async def _bound_chat(self, uow: UnitOfWork, principal: Principal, place: Place, kind: ChannelKind) -> Binding:
-        if not self._is_chat(place, kind):
-            raise Conflict("The conversation was deleted at this moment.")
+    async def _bound_chat(self, uow: UnitOfWork, heard: _Heard, place: Place) -> Binding:
+        if not self._is_chat(place, heard.kind):
+            raise Conflict(_DELETED)
         project = await projects.default(uow)
-        chat = await conversations.add(uow, principal, title="", visibility=visibility_in(kind), project=project)
-        return await bindings.bind(uow, principal, chat.id, place)
+        chat = await conversations.add(uow, heard.principal, title="", visibility=heard.kind.visibility, project=project)
+        return await bindings.bind(uow, heard.principal, chat.id, place)
 
     def _wants_answer(self, said: Said) -> bool:
         if self._policy.rules(said.channel).answer == "mentions":
@@ -302,21 +335,37 @@ class Taking:
     # --- telling ---
 
     async def _say_why(self, said: Said, unanswered: str) -> None:
-        if unanswered and self._reminders.may_tell(f"{said.channel}:{said.thread}:{said.author}", timedelta(minutes=1)):
-            await self._tell(self._place(said.channel, said.thread), said.author, unanswered)
+        if unanswered:
+            await self._remind(self._place(said.channel, said.thread), said.author, unanswered)
+
+    async def _remind(self, place: Place, person: str, sentence: str) -> None:
+        without_numbers = "".join(letter for letter in sentence if not letter.isdigit())  # as in `Try again in 7 s`
+        if self._reminders.may_tell(f"{place.channel}:{place.thread}:{person}:{without_numbers}", timedelta(minutes=1)):
+            await self._tell(place, person, sentence)
 
     async def _turn_away(self, told: Event, sentence: str) -> None:
         person = _person(told)
-        if self._reminders.may_tell(person, timedelta(hours=1)):
-            await self._tell(_where(self._surface, told), person, sentence)
+        if self._is_for_us(told) and self._reminders.may_tell(f"{person}:{sentence}", timedelta(hours=1)):
+            await self._tell(self._where(told), person, sentence)
+
+    def _is_for_us(self, told: Event) -> bool:
+        """Whether somebody wants something of the bot, and not of other people."""
+        return self._wants_answer(told) if isinstance(told, Said) else bool(_person(told))
 
     async def _tell(self, place: Place, person: str, sentence: str) -> None:
         with suppress(SurfaceError):  # what was done is done; whoever cannot be told cannot be told that either
             await self._surface.tell(place, person, sentence)
 
 
-def _theirs(uow: UnitOfWork, binding: Binding, message_id: UUID, remote_id: str | None) -> Delivery:
-    """It came from there, so it is never sent there."""
+async def _come_in(uow: UnitOfWork, principal: Principal, binding: Binding, kind: ChannelKind) -> None:
+    """Makes a member of whoever writes there, and a private conversation of one whose channel is private by now."""
+    if kind is not ChannelKind.OPEN:
+        await conversations.make_private(uow, binding.conversation_id)
+    await conversations.join(uow, principal, binding.conversation_id)
+
+
+def _theirs(binding: Binding, message_id: UUID, remote_id: str | None, at: datetime) -> Delivery:
+    """It came from there, so it is never sent there. `at` is when its text was written, by the platform's clock."""
     return Delivery(
         binding_id=binding.id,
         item=str(message_id),
@@ -328,7 +377,7 @@ def _theirs(uow: UnitOfWork, binding: Binding, message_id: UUID, remote_id: str 
         state=DeliveryState.THEIRS,
         end=None,
         shown="",
-        sent_at=uow.now,
+        sent_at=at,
     )
 
 
@@ -350,7 +399,11 @@ def _imported(binding: Binding, until: datetime) -> Delivery:
 
 async def _was_imported(uow: UnitOfWork, binding: Binding, said: Said) -> bool:
     """Whether it was said before the message that bound the thread, and came in with the import."""
-    return any(said.at < each.sent_at for each in await uow.deliveries.of_binding(binding.id, [_IMPORTED]))
+    return any((said.edited_at or said.at) < each.sent_at for each in await uow.deliveries.of_binding(binding.id, [_IMPORTED]))
+
+
+def _as_edit(said: Said, at: datetime) -> Edited:
+    return Edited(remote_id=said.remote_id, channel=said.channel, thread=said.thread, author=said.author, text=said.text, at=at)
 
 
 async def _author(uow: UnitOfWork, message: Message) -> Principal:
@@ -358,29 +411,6 @@ async def _author(uow: UnitOfWork, message: Message) -> Principal:
     if author is None:
         raise NotFound("Whoever wrote this is not a user any more.")
     return identity.principal_of(author)
-
-
-def _title_of(text: str) -> str:
-    """A task's title: its first line. Empty where that says nothing."""
-    return plain(next((line for line in text.splitlines() if line.strip()), ""), _MAX_TITLE)
-
-
-def visibility_in(kind: ChannelKind) -> Visibility:
-    """Of what is said in such a channel."""
-    return Visibility.SHARED if kind is ChannelKind.OPEN else Visibility.PRIVATE
-
-
-def _quoted(earlier: Sequence[tuple[str, str]]) -> str:
-    """The newest of it, as much as is taken."""
-    lines: list[str] = []
-    room = _IMPORT_CHARACTERS
-    for name, text in reversed(earlier):
-        line = f"**{plain(name, 100)}**:\n" + "\n".join(f"> {each}" for each in text.splitlines() or [""])
-        room -= len(line) + 2
-        if room < 0:
-            break
-        lines.insert(0, line)
-    return "\n\n".join(("Said in this thread before:", *lines))
 
 
 def _person(told: Event) -> str:
@@ -391,8 +421,3 @@ def _person(told: Event) -> str:
             return told.by
         case Removed():
             return ""
-
-
-def _where(surface: ChatSurface, told: Event) -> Place:
-    about = told.said if isinstance(told, Promoted) else told
-    return Place(account=surface.account, channel=about.channel, thread=about.thread)

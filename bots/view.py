@@ -1,16 +1,14 @@
 """What is shown of a message or a task on a chat platform: its text, the small lines below, and the buttons. Pure: it knows no platform."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from uuid import UUID
 
 from bots.markdown import neutral
 from bots.surface import Action, Button
-from core.llm.failures import why
+from core import wording
 from core.models import JSON, AgentStatus, MessageStatus, Priority, Role, TaskStatus
 from core.text import clip
 
@@ -38,7 +36,6 @@ _STATUS_ICONS = {
     TaskStatus.CANCELLED: "✕",
 }
 _CALL_MARKS = {"running": "◉", "done": "✔", "failed": "✕", "awaiting_approval": "◎"}
-NOBODY_WORKS = "No worker is running that has this model's key. Start one with `onethread worker`: it answers at once."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +52,20 @@ class View:
     is_card: bool = False
 
 
-def message(shown: JSON, *, turn: JSON | None = None, agent: JSON | None = None, answered: bool = False) -> View | None:
+def message(
+    shown: JSON,
+    *,
+    turn: JSON | None = None,
+    agent: JSON | None = None,
+    answered: bool = False,
+    is_past: bool = False,
+    behind: int = 0,
+) -> View | None:
     """What is shown of a message in its public JSON; None for a deleted one.
 
     `turn` is its turn's JSON while that is unfinished, `agent` the conversation's status; `answered` says that something was said
-    after it, so that the options of its question are gone.
+    after it, so that the options of its question are gone; `is_past` that another turn came after its own, so that it is not tried
+    again; `behind` counts the turns that wait for this one.
     """
     if shown["deleted_at"]:
         return None
@@ -69,10 +75,10 @@ def message(shown: JSON, *, turn: JSON | None = None, agent: JSON | None = None,
         case MessageStatus.COMPLETED:
             return _completed(shown, answered=answered)
         case MessageStatus.FAILED:
-            return _failed(shown)
+            return _failed(shown, is_past=is_past)
         case MessageStatus.CANCELLED:
-            return _stopped(shown)
-    return _unfinished(shown, turn or {}, agent or {})
+            return _stopped(shown, is_past=is_past)
+    return _unfinished(shown, turn or {}, agent or {}, behind)
 
 
 def card(task: JSON, url: str) -> View:
@@ -134,28 +140,25 @@ def _said(shown: JSON) -> View:
 
 
 def _file(attachment: JSON) -> str:
-    return f"+ {inline(attachment['name'], 80)} ({_size(attachment['size'])})"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} bytes"
+    return f"+ {inline(attachment['name'], 80)} ({wording.size(attachment['size'])})"
 
 
 # --- replies ---------------------------------------------------------------------------------------------------------
 
 
-def _unfinished(shown: JSON, turn: JSON, agent: JSON) -> View:
+def _unfinished(shown: JSON, turn: JSON, agent: JSON, behind: int) -> View:
     call = next((call for call in shown["tool_calls"] if call["state"] == "awaiting_approval" and call.get("approval_id")), None)
+    waiting = _waiting(behind)
     if call:
-        return _asking(shown, call)
-    notes = [*_calls(shown), *_progress(shown, turn, agent)]
+        return _asking(shown, call, waiting)
+    notes = [*_calls(shown), *_progress(shown, turn, agent), *waiting]
     stop = Button(action=Action.STOP, label="Stop", value=shown["turn_id"])
     return View(text=neutral(shown["content"]), notes=tuple(notes), buttons=(stop,), ended=False)
 
 
 def _progress(shown: JSON, turn: JSON, agent: JSON) -> Sequence[str]:
     if turn.get("status") == "queued" and turn["position"]:
-        return [f"○ Queued · {_before(turn['position'])}"]
+        return [f"○ Queued · {wording.before(turn['position'])}"]
     if any(call["state"] == "running" for call in shown["tool_calls"]):
         return []  # the calls say it
     status, sentence = doing(turn or {"status": "running"}, agent)
@@ -163,11 +166,16 @@ def _progress(shown: JSON, turn: JSON, agent: JSON) -> Sequence[str]:
     return [f"{status.style.icon} {status.style.label}{said}"]
 
 
-def _asking(shown: JSON, call: JSON) -> View:
+def _waiting(behind: int) -> Sequence[str]:
+    """How many messages are answered next."""
+    return [f"○ {behind} more message{' is' if behind == 1 else 's are'} answered after this"] if behind else []
+
+
+def _asking(shown: JSON, call: JSON, waiting: Sequence[str]) -> View:
     asked = f"◎ May I run {inline(call['name'], _NAME_CHARACTERS)} {code(_arguments(call), _NOTE_CHARACTERS)}".rstrip() + "?"
     approve = Button(action=Action.APPROVE, label="Approve", value=call["approval_id"], style="primary")
     deny = Button(action=Action.DENY, label="Deny", value=call["approval_id"], style="danger")
-    return View(text=neutral(shown["content"]), notes=(*_calls(shown, but=call), asked), buttons=(approve, deny), ended=False)
+    return View(text=neutral(shown["content"]), notes=(*_calls(shown, but=call), *waiting, asked), buttons=(approve, deny), ended=False)
 
 
 def _completed(shown: JSON, *, answered: bool) -> View:
@@ -181,33 +189,29 @@ def _option(reply_id: str, number: int, option: str) -> Button:
     return Button(action=Action.ANSWER, label=clip(option, _LABEL_CHARACTERS) or str(number + 1), value=f"{reply_id} {number}")
 
 
-def _failed(shown: JSON) -> View:
+def _failed(shown: JSON, *, is_past: bool) -> View:
     sentence = (shown["metadata"].get("error") or {}).get("message", "The answer failed.")
-    return _broken_off(shown, f"✕ {inline(sentence, _SENTENCE_CHARACTERS)}")
+    return _broken_off(shown, f"✕ {inline(sentence, _SENTENCE_CHARACTERS)}", is_past=is_past)
 
 
-def _stopped(shown: JSON) -> View:
-    return _broken_off(shown, "■ Stopped.")
+def _stopped(shown: JSON, *, is_past: bool) -> View:
+    return _broken_off(shown, "■ Stopped.", is_past=is_past)
 
 
-def _broken_off(shown: JSON, note: str) -> View:
+def _broken_off(shown: JSON, note: str, *, is_past: bool) -> View:
     retry = Button(action=Action.RETRY, label="Retry", value=shown["turn_id"])
-    return View(text=neutral(shown["content"]), notes=(*_calls(shown), note), buttons=(retry,))
+    return View(text=neutral(shown["content"]), notes=(*_calls(shown), note), buttons=() if is_past else (retry,))
 
 
 def _waits_for(turn: JSON) -> str:
     if turn.get("no_worker"):
-        return NOBODY_WORKS
+        return f"{wording.NO_WORKER} {wording.START_WORKER}"
     if turn["retry_at"]:
         at = datetime.fromisoformat(turn["retry_at"])
-        return f"Trying again at {at:%H:%M:%S} UTC: {turn.get('error') or 'The model is paused.'}"
+        return f"Trying again at {at:%H:%M:%S} UTC: {turn.get('error') or wording.MODEL_PAUSED}"
     if turn["position"]:
-        return f"Queued: {_before(turn['position'])}"
-    return str(turn.get("error") or "Waiting for a worker …")
-
-
-def _before(position: int) -> str:
-    return f"{position} answer{'s' if position > 1 else ''} before this one"
+        return f"Queued: {wording.before(turn['position'])}"
+    return str(turn.get("error") or wording.WAITS_FOR_WORKER)
 
 
 # --- tool calls ------------------------------------------------------------------------------------------------------
@@ -224,28 +228,12 @@ def _calls(shown: JSON, but: JSON | None = None) -> Sequence[str]:
 def _call(call: JSON) -> str:
     running = "Running " if call["state"] == "running" else ""
     line = f"{_CALL_MARKS[call['state']]} {running}{inline(call['name'], _NAME_CHARACTERS)} {code(_arguments(call), _NOTE_CHARACTERS)}"
-    problem = _problem(call)
+    problem = wording.problem(call)
     return line.rstrip() + (f": {inline(problem, _NOTE_CHARACTERS)}" if problem else "")
 
 
 def _arguments(call: JSON) -> str:
-    return " ".join(f"{name}={_value(value)}" for name, value in call["arguments"].items())
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _problem(call: JSON) -> str:
-    if call["state"] != "failed":
-        return ""
-    if call.get("approval") in ("denied", "expired"):
-        return "denied" if call["approval"] == "denied" else "nobody allowed it"
-    try:
-        result = json.loads(call.get("result") or "{}")
-    except ValueError:
-        return "not done"
-    return str(result.get("error", "not done")) if isinstance(result, dict) else "not done"
+    return " ".join(f"{name}={wording.value(value)}" for name, value in call["arguments"].items())
 
 
 # --- what it cost ----------------------------------------------------------------------------------------------------
@@ -253,23 +241,12 @@ def _problem(call: JSON) -> str:
 
 def _spent(metadata: JSON) -> str:
     """`demo/offline · ~1,234 → 56 tokens · $0.0010`"""
-    facts = [inline(str(metadata.get("model", "")), 60), _instead(metadata)]
+    facts = [_model(str(metadata.get("model", ""))), wording.instead(metadata, _model)]
     if "tokens_in" in metadata:
         about = "~" if metadata.get("estimated") else ""
-        facts += [f"{about}{metadata['tokens_in']:,} → {metadata['tokens_out']:,} tokens", _price(metadata.get("cost"))]
+        facts += [f"{about}{metadata['tokens_in']:,} → {metadata['tokens_out']:,} tokens", wording.price(metadata.get("cost"))]
     return " · ".join(fact for fact in facts if fact)
 
 
-def _instead(metadata: JSON) -> str:
-    model = metadata.get("fallback_from")
-    return f"instead of {inline(str(model), 60)}, which {why(str(metadata.get('fallback_reason')))}" if model else ""
-
-
-def _price(cost: str | None) -> str:
-    """US dollars; never 0 for what is not known."""
-    if cost is None:
-        return "cost unknown"
-    dollars = Decimal(cost)
-    if dollars == 0:
-        return "$0"
-    return f"${dollars:.2f}" if dollars >= 1 else f"${float(dollars):.2g}" if dollars < Decimal("0.0001") else f"${dollars:.4f}"
+def _model(name: str) -> str:
+    return inline(name, 60)

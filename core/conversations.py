@@ -1,4 +1,4 @@
-"""Conversations: made, listed, renamed, given a model, archived, deleted."""
+"""Conversations: made, listed, renamed, given a model, made private, archived, deleted."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from core import projects, turns
 from core.access import Audience, Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
-from core.events import ConversationChanged, ConversationDeleted, Readers
+from core.events import ConversationChanged, ConversationDeleted, Readers, TaskChanged
 from core.ids import new_id
 from core.llm.providers import checked
 from core.models import AgentStatus, Conversation, Project, Visibility
@@ -139,6 +139,17 @@ async def join(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> 
     if conversation.visibility is Visibility.PRIVATE and principal.user_id not in await _private_readers(uow, conversation):
         await uow.conversations.add_member(conversation_id, principal.user_id)
         uow.emit(ConversationChanged(conversation_id=conversation_id))
+
+
+async def make_private(uow: UnitOfWork, conversation_id: UUID) -> None:
+    """From now on it is its owner's and its members', where it was everybody's: the place where it is held became private."""
+    conversation = await uow.conversations.find(conversation_id)
+    if conversation is None or conversation.visibility is Visibility.PRIVATE:
+        return
+    await uow.conversations.update(conversation_id, visibility=Visibility.PRIVATE)
+    uow.emit(ConversationChanged(conversation_id=conversation_id))
+    if conversation.task_id:
+        uow.emit(TaskChanged(conversation_id=conversation_id, task_id=conversation.task_id))
 
 
 async def delete(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:

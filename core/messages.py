@@ -24,10 +24,10 @@ from core.text import clean, clip
 MAX_KEPT = 100_000
 """Characters of a message from a chat platform."""
 MAX_IMPORTED = 30_000
+"""Characters of what was said elsewhere before."""
 _MINUTE = timedelta(minutes=1)
 _KEPT = "This message was kept; it is read together with the next one."
 _REST_LEFT_OUT = "\n(The rest was left out: the message was too long to be stored.)"
-_BEGINNING_LEFT_OUT = "(The beginning was left out.)\n"
 _log = structlog.get_logger()
 
 
@@ -145,9 +145,7 @@ async def import_note(uow: UnitOfWork, principal: Principal, conversation_id: UU
     No limit counts. The same `key` again gives what the first call made.
     """
     conversation = await conversations.get(uow, principal, conversation_id)
-    text = _spoken(content)
-    if len(text) > MAX_IMPORTED:
-        text = _BEGINNING_LEFT_OUT + text[len(_BEGINNING_LEFT_OUT) - MAX_IMPORTED :]
+    text = _spoken(content)[-MAX_IMPORTED:]
     posted = _made(conversation_id, answered=False)
     if earlier := await _taken_in(uow, principal, key, source, posted, body=""):
         return earlier
@@ -168,7 +166,10 @@ async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, optio
 
 
 async def retry(uow: UnitOfWork, principal: Principal, turn_id: UUID, *, rules: PostingRules, source: str) -> Posted:
-    """Answers a failed or cancelled message again: the conversation's last one in place, an earlier one by posting it anew."""
+    """Answers a failed or cancelled message again: the conversation's last one in place, an earlier one by posting it anew.
+
+    What was posted anew is so once, however often this is asked for; until the message is edited, which makes another one of it.
+    """
     require(principal, "chat")
     turn = await uow.turns.lock(turn_id)
     if turn is None or await uow.conversations.get(turn.conversation_id, principal) is None:
@@ -183,7 +184,8 @@ async def retry(uow: UnitOfWork, principal: Principal, turn_id: UUID, *, rules: 
         await turns.retry_in_place(uow, turn)
         return Posted(conversation_id=turn.conversation_id, message_id=question.id, reply_id=turn.reply_id, turn_id=turn.id)
     copies = await attachments.copies(uow, question)
-    return await post(uow, principal, turn.conversation_id, question.content, rules=rules, source=source, uploads=copies)
+    key = InboxKey(source="retry", scope=str(turn.conversation_id), event_id=f"{turn_id} {question.revision}")
+    return await post(uow, principal, turn.conversation_id, question.content, rules=rules, source=source, key=key, uploads=copies)
 
 
 async def edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content: str, *, rules: PostingRules) -> Message:

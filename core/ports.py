@@ -539,7 +539,6 @@ class Identities(Protocol):
         ...
 
     async def get(self, account: Account, external_id: str) -> Identity | None: ...
-    async def of_user(self, user_id: UUID) -> list[Identity]: ...
     async def of_users(self, account: Account, user_ids: Collection[UUID]) -> list[Identity]:
         """Their accounts on this platform."""
         ...
@@ -598,11 +597,15 @@ class Inbound(Protocol):
         ...
 
     async def waiting(self, account: Account, now: datetime, *, limit: int) -> list[InboundEvent]:
-        """Due events that were not taken in, the oldest first; without those behind one in their lane that is not due and does not
-        `wait`."""
+        """Due events that were not taken in, in the order in which they came; without those behind one in their lane that is not due and
+        does not `wait`. Where there are more than `limit`, every lane has its turn: a long one keeps none of the others waiting."""
         ...
 
     async def get(self, event_id: UUID) -> InboundEvent | None: ...
+    async def complete(self, event: InboundEvent) -> None:
+        """Gives the payload of this event to the one that is there with its key, unless that was taken in already."""
+        ...
+
     async def later(self, event_id: UUID, run_after: datetime, *, attempts: int, waits: bool) -> None: ...
     async def done(self, event_id: UUID, at: datetime, *, error: str | None = None) -> None:
         """Its payload is erased."""
@@ -621,6 +624,10 @@ class AccountLeases(Protocol):
 
     async def release(self, lease: AccountLease) -> None:
         """Others may take it at once."""
+        ...
+
+    async def release_all(self, owner: UUID) -> None:
+        """Likewise those of a process that is known to be dead."""
         ...
 
 

@@ -1,7 +1,7 @@
 """A conversation as a surface knows it: the Follower's frames folded into messages, turns and the agent's status."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from core.frames import Frame
@@ -88,6 +88,13 @@ class Talk:
     def entries(self) -> list[Entry]:
         """In the order of the conversation."""
         return sorted(self._entries.values(), key=lambda entry: entry.seq)
+
+    def entry(self, message_id: str) -> Entry | None:
+        return self._entries.get(message_id)
+
+    def forget(self, *, but: Collection[str]) -> None:
+        """Drops the messages that have ended, except some: for whoever reads them elsewhere, and follows what is being written."""
+        self._entries = {each: entry for each, entry in self._entries.items() if each in but or (entry.is_reply and not entry.ended)}
 
     @property
     def unfinished(self) -> Entry | None:

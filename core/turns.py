@@ -52,6 +52,7 @@ from core.retries import (
     recovering,
 )
 from core.text import clip
+from core.wording import WAITS_FOR_WORKER
 
 INTERRUPTED = "INTERRUPTED"
 LIMITED = "MODEL_LIMIT"
@@ -361,7 +362,7 @@ async def _rescue(uow: UnitOfWork, turns: Sequence[Turn], policy: RetryPolicy) -
 
 async def _wait_for_worker(uow: UnitOfWork, turn: Turn, **changes: Any) -> None:
     await requeue(uow, turn, run_after=uow.now, **changes)
-    await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE, "Waiting for a worker …")
+    await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE, WAITS_FOR_WORKER)
 
 
 async def _visible(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:

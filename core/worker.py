@@ -272,13 +272,14 @@ class Worker:
     # --- staying alive ---
 
     async def _take_over_from_the_dead(self) -> None:
-        """What a killed process of this machine was answering is free at once, instead of when its lease ends."""
+        """What a killed process of this machine was answering and holding is free at once, instead of when its leases end."""
         async with self._storage.read() as uow:
             workers = await uow.workers.alive(uow.now - WORKER_SILENT)
         dead = [worker for worker in workers if vanished(worker)]
         for worker in dead:
             async with self._storage.write() as uow:
                 await turns.rescue_from(uow, worker.id, self._rules.retries)
+                await uow.account_leases.release_all(worker.id)
                 await uow.workers.remove(worker.id)
 
     async def _beat(self) -> None:

@@ -13,6 +13,7 @@ from core.frames import Frame
 from core.models import JSON, AgentStatus, TurnStatus
 from core.text import clip, utf16_cut
 from core.tools.chat import reply_of
+from core.wording import WAITS_FOR_WORKER
 from mcp_server.services import Services
 from mcp_server.waiting import first
 
@@ -143,7 +144,7 @@ class _FollowedTurn:
             return clip(self._agent, _PHASE)
         if self._position:
             return f"Queued, {self._position} before it"
-        return clip(self._why_queued, _PHASE) or ("Waiting for a worker …" if self._no_worker else "Queued")
+        return clip(self._why_queued, _PHASE) or (WAITS_FOR_WORKER if self._no_worker else "Queued")
 
 
 def _line(phase: str, text: str) -> str:

@@ -1,12 +1,27 @@
 """What the core keeps of chat platforms, over one open transaction: people, places, what was delivered and what came in."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from core.errors import Conflict, LeaseLost
@@ -24,10 +39,11 @@ from core.models import (
 )
 from storage import schema
 from storage.prepared import Prepared
-from storage.repositories import Repository, conflict_aware_insert, row_of, rows_among
+from storage.repositories import Repository, Sieve, conflict_aware_insert, row_of, rows_among
 from storage.rows import dump, load
 from storage.sqlite import LONG
 
+_RECENT = 50
 _TAKEN = "Another conversation is shown at this place already."
 _bindings, _deliveries, _inbound, _leases = schema.bindings, schema.deliveries, schema.inbound, schema.account_leases
 
@@ -39,10 +55,6 @@ class Identities(Repository):
 
     async def get(self, account: Account, external_id: str) -> Identity | None:
         return await self._one(Identity, _identity(), external_id=external_id, **_names(account))
-
-    async def of_user(self, user_id: UUID) -> list[Identity]:
-        table = schema.identities.c
-        return await self._all(Identity, select(schema.identities).where(table.user_id == user_id).order_by(*schema.identities.primary_key))
 
     async def of_users(self, account: Account, user_ids: Collection[UUID]) -> list[Identity]:
         found = await self._all(Identity, rows_among(schema.identities.c.user_id, *schema.identities.primary_key), keys=user_ids)
@@ -91,7 +103,8 @@ class Deliveries(Repository):
         return await self._all(Delivery, query.order_by(_deliveries.c.item, _deliveries.c.part))
 
     async def unsettled(self, binding_id: UUID) -> list[Delivery]:
-        return await self._all(Delivery, _unsettled_of(), binding=binding_id)
+        found = {(row.item, row.part): row for row in await self._all(Delivery, _unsettled_of(), binding=binding_id)}
+        return [row for _, row in sorted(found.items())]
 
     async def at(self, place: Place, remote_id: str) -> Delivery | None:
         return await self._one(Delivery, _delivery_at(), remote_id=remote_id, channel=place.channel, **_names(place.account))
@@ -110,6 +123,11 @@ class Inbound(Repository):
 
     async def get(self, event_id: UUID) -> InboundEvent | None:
         return await self._one(InboundEvent, row_of(_inbound), row_id=event_id)
+
+    async def complete(self, event: InboundEvent) -> None:
+        account = Account(surface=event.surface, id=event.account)
+        is_waiting = (_of(_inbound, account), _inbound.c.key == event.key, _inbound.c.done_at.is_(None))
+        await self._connection.execute(update(_inbound).where(*is_waiting).values(payload=event.payload))
 
     async def later(self, event_id: UUID, run_after: datetime, *, attempts: int, waits: bool) -> None:
         await self._change(_inbound, event_id, {"run_after": run_after, "attempts": attempts, "waits": waits})
@@ -139,6 +157,9 @@ class AccountLeases(Repository):
     async def release(self, lease: AccountLease) -> None:
         held = (_leases.c.surface == lease.surface, _leases.c.account == lease.account, _leases.c.token == lease.token)
         await self._connection.execute(update(_leases).where(*held).values(until=self._now))
+
+    async def release_all(self, owner: UUID) -> None:
+        await self._connection.execute(update(_leases).where(_leases.c.owner == owner, _leases.c.until > self._now).values(until=self._now))
 
 
 def _names(account: Account) -> dict[str, str]:
@@ -174,18 +195,34 @@ def _delivery_at() -> Prepared:
 
 @cache
 def _unsettled_of() -> Prepared:
-    of_binding = select(_deliveries).where(_deliveries.c.binding_id == bindparam("binding"), _is_unsettled())
-    return Prepared(of_binding.order_by(_deliveries.c.item, _deliveries.c.part))
+    is_open = select(_deliveries).where(_deliveries.c.binding_id == bindparam("binding"), _is_open())
+    outdated = [select(_deliveries).where(_bindings.c.id == bindparam("binding"), each) for each in _outdated()]
+    return Prepared(union_all(is_open, *outdated))
 
 
-def _is_unsettled() -> ColumnElement[bool]:
-    return or_(_deliveries.c.state.in_(_written(DeliveryState.SENDING, DeliveryState.LIVE)), _is_outdated())
+def _is_open() -> ColumnElement[bool]:
+    return _deliveries.c.state.in_(_written(DeliveryState.SENDING, DeliveryState.LIVE))
 
 
-def _is_outdated() -> ColumnElement[bool]:
-    message = schema.messages.c
-    changed = exists().where(message.id == _deliveries.c.message_id, message.revision != _deliveries.c.revision)
-    return and_(_deliveries.c.state.in_(_written(DeliveryState.CLOSED, DeliveryState.FINAL)), changed)
+def _outdated() -> Iterator[ColumnElement[bool]]:
+    """Whether a delivery of a binding shows another revision of its message, in three parts so that each finds its rows by an index.
+
+    Messages behind the cursor change in these ways alone: by an edit or a deletion, or with the last turn. The most recent ones are looked
+    at as well, since their turns raise their revisions to the end.
+    """
+    message, turn = schema.messages.c, schema.turns.c
+    is_other = (
+        Sieve(_deliveries.c.binding_id) == _bindings.c.id,
+        _deliveries.c.message_id == message.id,
+        _deliveries.c.state.in_(_written(DeliveryState.CLOSED, DeliveryState.FINAL)),
+        _deliveries.c.revision != message.revision,
+    )
+    of_conversation = message.conversation_id == _bindings.c.conversation_id
+    turns = select(turn.id).where(turn.conversation_id == _bindings.c.conversation_id).correlate(_bindings)
+    last_turn = turns.order_by(turn.seq.desc()).limit(1).scalar_subquery()
+    yield and_(of_conversation, message.seq > _bindings.c.cursor - _RECENT, *is_other)
+    yield and_(message.turn_id == last_turn, *is_other)
+    yield and_(of_conversation, or_(message.edited_at.is_not(None), message.deleted_at.is_not(None)), *is_other)
 
 
 @cache
@@ -200,7 +237,8 @@ def _behind() -> Select[Any]:
         _bindings.c.status_shown,
         conversation.next_seq > _bindings.c.cursor + 1,
         and_(task.id.is_not(None), ~has_card),
-        exists().where(of_binding, _is_unsettled()),
+        exists().where(of_binding, _is_open()),
+        *(exists().where(each).correlate(_bindings) for each in _outdated()),
     )
     return with_task.where(_is_delivered_to(), needs_writer).order_by(_bindings.c.id)
 
@@ -211,15 +249,17 @@ def _is_delivered_to() -> ColumnElement[bool]:
 
 @cache
 def _due() -> Prepared:
-    """Without those whose lane is held up by an earlier one that is tried again later.
+    """Without those whose lane is held up by an earlier one that is tried again later; of each lane its first, then of each its second.
 
     Found in one walk along the lanes: where each looked for those before it, a long queue would take time with the square of its length.
     """
     event, now = _inbound.c, bindparam("moment", type_=schema.UtcDateTime)
     holds_up = case((and_(event.run_after > now, ~event.waits), 1), else_=0)
-    held_up = func.sum(holds_up).over(partition_by=event.lane, order_by=event.id).label("held_up")
-    waiting = select(event.id, event.run_after, held_up).where(_of_named(_inbound), event.done_at.is_(None)).subquery()
-    due = select(waiting.c.id).where(waiting.c.held_up == 0, waiting.c.run_after <= now).order_by(waiting.c.id)
+    along: Any = {"partition_by": event.lane, "order_by": event.id}
+    held_up, place = func.sum(holds_up).over(**along), func.row_number().over(**along)
+    queued = select(event.id, event.run_after, held_up.label("held_up"), place.label("place"))
+    waiting = queued.where(_of_named(_inbound), event.done_at.is_(None)).subquery().c
+    due = select(waiting.id).where(waiting.held_up == 0, waiting.run_after <= now).order_by(waiting.place, waiting.id)
     return Prepared(select(_inbound).where(event.id.in_(due.limit(bindparam("at_most")))).order_by(event.id))
 
 

@@ -951,7 +951,7 @@ def _task_conditions(asked: _Asked, words: str) -> Iterator[ColumnElement[bool]]
     task = schema.tasks.c
     if asked.since:
         yield task.updated_at >= bindparam("since")
-    status, assignee = (_Sieve(task.status), _Sieve(task.assignee_id)) if asked.since else (task.status, task.assignee_id)
+    status, assignee = (Sieve(task.status), Sieve(task.assignee_id)) if asked.since else (task.status, task.assignee_id)
     if asked.statuses:
         yield status.in_([literal_column(f"'{status}'") for status in sorted(asked.statuses)])
     if asked.assigned:
@@ -960,7 +960,7 @@ def _task_conditions(asked: _Asked, words: str) -> Iterator[ColumnElement[bool]]
         yield or_(*(column.icontains(word, autoescape=True) for column in (task.ref, task.title, task.description)))
 
 
-class _Sieve(ColumnElement[Any]):
+class Sieve(ColumnElement[Any]):
     """A column whose index SQLite leaves alone: it takes any equality for more selective than a range, and would go through half of all."""
 
     inherit_cache = False
@@ -970,11 +970,11 @@ class _Sieve(ColumnElement[Any]):
         self.type = column.type
 
 
-@compiles(_Sieve)
-def _as_it_is(element: _Sieve, compiler: SQLCompiler, **how: Any) -> str:
+@compiles(Sieve)
+def _as_it_is(element: Sieve, compiler: SQLCompiler, **how: Any) -> str:
     return compiler.process(element.column, **how)
 
 
-@compiles(_Sieve, "sqlite")
-def _not_by_index(element: _Sieve, compiler: SQLCompiler, **how: Any) -> str:
+@compiles(Sieve, "sqlite")
+def _not_by_index(element: Sieve, compiler: SQLCompiler, **how: Any) -> str:
     return f"+{compiler.process(element.column, **how)}"

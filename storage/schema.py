@@ -231,6 +231,12 @@ messages = Table(
     UniqueConstraint("conversation_id", "seq"),
     CheckConstraint("role IN ('user', 'assistant', 'system')", name="role"),
     Index(None, "turn_id"),
+    Index(
+        "ix_messages_changed",
+        "conversation_id",
+        sqlite_where=text("edited_at IS NOT NULL OR deleted_at IS NOT NULL"),
+        postgresql_where=text("edited_at IS NOT NULL OR deleted_at IS NOT NULL"),
+    ),
 )
 
 summaries = Table(
@@ -471,8 +477,14 @@ deliveries = Table(
     Column("end", Integer),
     Column("shown", String(64), nullable=False),
     _time("sent_at"),
-    UniqueConstraint("binding_id", "remote_id"),
-    Index(None, "remote_id"),
+    UniqueConstraint("remote_id", "binding_id"),
+    Index(None, "message_id"),
+    Index(
+        "ix_deliveries_open",
+        "binding_id",
+        sqlite_where=text("state IN ('sending', 'live')"),
+        postgresql_where=text("state IN ('sending', 'live')"),
+    ),
 )
 
 inbound = Table(

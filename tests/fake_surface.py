@@ -7,7 +7,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -31,6 +31,8 @@ from core.errors import InvalidInput
 from core.models import JSON, Account, AgentStatus, Identity, Place
 
 _T = TypeVar("_T")
+CLOCKS_DIFFER = timedelta(seconds=60)
+"""At most, between this machine and the platform."""
 ACCOUNT = Account(surface="fake", id="T1")
 
 
@@ -62,8 +64,8 @@ class Fault:
     error: SurfaceError | None = None
     done: bool = False
     """Whether it is done all the same."""
-    late: float | None = None
-    """It is done so many seconds after the client gave up."""
+    late: float | asyncio.Event | None = None
+    """It is done so many seconds after the client gave up, or then."""
     takes: float = 0.0
     """Seconds before anything happens."""
     until: asyncio.Event | None = None
@@ -180,7 +182,7 @@ FAST = Budget(calls=10_000, seconds=1, burst=20)
 
 
 class FakeSurface:
-    """`budgets_of` and `limits_of` may be replaced; `will` queues what happens to the next calls."""
+    """`budgets_of`, `limits_of` and `live_seconds_of` may be replaced; `will` queues what happens to the next calls."""
 
     def __init__(self, platform: Platform, *, account: Account = ACCOUNT, call_seconds: float = 0.3) -> None:
         self.platform = platform
@@ -188,6 +190,7 @@ class FakeSurface:
         self._call_seconds = call_seconds
         self.limits_of = Limits(length=1000, edit_seconds=0.01)
         self.budgets_of: dict[Call, dict[str, Budget]] = {call: {call.value: FAST} for call in Call}
+        self.live_seconds_of: Callable[[str], float | None] = lambda _: None
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.hanging: dict[str, asyncio.Event] = {}
         """Channels to which no call gets through before its event is set."""
@@ -210,13 +213,16 @@ class FakeSurface:
     def limits(self, place: Place) -> Limits:  # the same everywhere
         return self.limits_of
 
+    def live_seconds(self, place: Place, remote_id: str) -> float | None:
+        return self.live_seconds_of(remote_id)
+
     def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
         return self.budgets_of[call]
 
     async def post(self, place: Place, part: Part, nonce: UUID) -> str:
         return await self._call("post", place, lambda: self.platform.post(place, part, nonce))
 
-    async def edit(self, place: Place, remote_id: str, part: Part) -> None:
+    async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
         await self._call("edit", place, lambda: self.platform.edit(place, remote_id, part))
 
     async def delete(self, place: Place, remote_id: str) -> None:
@@ -225,7 +231,7 @@ class FakeSurface:
     async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
         def look() -> list[str]:
             found = [each for each in self.platform.messages.values() if each.nonce == nonce and not each.deleted]
-            return [each.id for each in found if each.posted_at >= since and each.place.channel == place.channel]
+            return [each.id for each in found if each.posted_at >= since - CLOCKS_DIFFER and each.place.channel == place.channel]
 
         return await self._call("find", place, look)
 
@@ -278,7 +284,7 @@ class FakeSurface:
         except TimeoutError:
             raise Unclear("No answer.") from None
         if fault.late is not None:
-            self.platform.later(asyncio.sleep(fault.late), effect)
+            self.platform.later(asyncio.sleep(fault.late) if isinstance(fault.late, float) else fault.late.wait(), effect)
             raise Unclear("No answer.")
         if fault.error and not fault.done:
             raise fault.error

@@ -13,11 +13,12 @@ from core.events import ConversationDeleted, Lagged, TurnChanged
 from core.live import Subscription
 from core.models import JSON, Posted, Turn, TurnStatus
 from core.ports import UnitOfWork
+from core.wording import NO_WORKER
 from web.problems import Problem
 from web.services import Services
 
 _STILL_WRITTEN = "The reply takes longer than a request may. It goes on: see GET /api/turns/{id} or /api/turns/{id}/events."
-_NO_WORKER = "No worker runs that could answer. The message is stored and is answered as soon as one does (onethread worker)."
+_NO_WORKER = f"{NO_WORKER} The message is stored and is answered as soon as one does (onethread worker)."
 
 
 async def awaited(services: Services, caller: Principal, posted: Posted) -> Response:

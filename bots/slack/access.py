@@ -14,7 +14,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack.config import SlackConfig
 from bots.slack.failures import translated
-from bots.surface import AccountClosed, PlaceClosed
+from bots.surface import AccountClosed, PlaceClosed, Refused
 
 SCOPES: Mapping[str, str] = MappingProxyType(
     {
@@ -65,9 +65,15 @@ async def web_client(config: SlackConfig) -> AsyncIterator[AsyncWebClient]:
     """A client that keeps its connections, never repeats a call by itself and never waits out a limit: that is decided by who calls."""
     seconds = config.rules.call_seconds
     timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds / 2)  # earlier, so that it tells from a call that was sent
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=_raise_for_nonsense) as session:
         client = AsyncWebClient(config.bot_token, config.api_url, int(seconds), session=session, retry_handlers=[], logger=_QUIET)
         yield client
+
+
+async def _raise_for_nonsense(response: aiohttp.ClientResponse) -> None:
+    """What is no answer of Slack's API, as a portal gives it: the SDK stumbles over some of them, and takes others for a success."""
+    if response.status == 200 and not isinstance(await response.json(), dict):
+        raise aiohttp.ClientPayloadError("What came is no answer of Slack's.")
 
 
 async def signed_in(client: AsyncWebClient) -> SignedIn:
@@ -89,7 +95,7 @@ async def check_app_token(client: AsyncWebClient, app_token: str) -> None:
     try:
         with translated():
             await client.apps_connections_open(app_token=app_token)
-    except (AccountClosed, PlaceClosed) as error:
+    except (AccountClosed, PlaceClosed, Refused) as error:
         raise AccountClosed(_NO_SOCKET, reason=error.reason) from None
 
 

@@ -1,15 +1,16 @@
 """Where Slack talks to us: the listeners, which are the same over HTTP and in Socket Mode, and the two ways in.
 
-A listener stores what came and asks nobody: Slack is answered after the commit. Commands and buttons are obeyed at once, within Slack's
-three seconds.
+A listener stores what came and asks nobody: Slack is answered after the commit. Commands and buttons are obeyed at once; where that takes
+longer than Slack waits, the person is told in the end.
 """
 
 import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,14 +25,15 @@ from slack_sdk.web.async_client import AsyncWebClient
 from bots import controls
 from bots.commands import Command, Commands
 from bots.intake import Intake
-from bots.people import NO_DATABASE, People, Stranger
+from bots.markdown import plain
+from bots.people import NO_PLATFORM, People, Stranger
 from bots.policy import Policy
+from bots.reminders import Reminders
 from bots.services import Services
 from bots.slack import events
 from bots.slack.access import SignedIn
 from bots.slack.blocks import ACTION_PREFIX
-from bots.slack.config import SOURCE
-from bots.slack.text import fallback
+from bots.slack.text import fallback, from_markdown
 from bots.surface import Action, ChatSurface, SurfaceError
 from core.errors import StorageUnavailable
 from core.ids import new_id
@@ -48,9 +50,13 @@ _MAX_BODY = 1024 * 1024
 _SECONDS = 2.5
 """Slack waits three for an answer."""
 _WATCH_SECONDS = 30.0
+_WARNED = timedelta(minutes=1)
+"""So long the log does not repeat that the database is away: Slack comes again with everything."""
 _MISSED = 2
 """So often in a row Socket Mode may be found without a connection."""
-_LATE = "That took too long. Try again in a moment."
+_LATE = "This takes longer than Slack waits. I tell you here how it ended."
+_LINE_CHARACTERS = 500
+_BROKEN = "Something went wrong here. Try again; if that fails too, tell an admin of Onethread."
 _GONE = {"tokens_revoked": "its token was revoked", "app_uninstalled": "the app was removed from the workspace"}
 _log = structlog.get_logger()
 
@@ -66,13 +72,13 @@ class Listening:
     people: People
     commands: Commands
     intake: Intake
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
-    """Runs something that nobody waits for."""
+    tasks: asyncio.TaskGroup
+    """Owns what goes on after Slack was answered."""
 
 
 def slack_app(listening: Listening) -> AsyncApp:
     """Answers Slack's requests, whichever way they come; those of other workspaces with nothing."""
-    who = listening.who
+    who, reminders = listening.who, Reminders(listening.services.clock)
 
     async def authorize() -> AuthorizeResult:
         # Without the token: no listener calls Slack, so bolt has no use for it.
@@ -84,8 +90,13 @@ def slack_app(listening: Listening) -> AsyncApp:
             return None
         return await ack()
 
-    async def log_error(error: Exception) -> None:
-        _log.error("slack.listener_failed", **place_of(error))
+    async def failed(error: Exception) -> BoltResponse:
+        if not isinstance(error, StorageUnavailable):
+            _log.error("slack.listener_failed", **place_of(error))
+            return BoltResponse(status=500)
+        if reminders.may_tell("storage", _WARNED):
+            _log.warning("slack.storage_unavailable", reason=str(error))
+        return BoltResponse(status=503)
 
     app = AsyncApp(
         name="slack_bolt.listeners",
@@ -96,7 +107,7 @@ def slack_app(listening: Listening) -> AsyncApp:
         attaching_conversation_kwargs_enabled=False,
     )
     app.middleware(only_ours)
-    app.error(log_error)
+    app.error(failed)
     _listen(app, listening)
     return app
 
@@ -108,21 +119,25 @@ def _listen(app: AsyncApp, listening: Listening) -> None:
 
     @app.shortcut(_ANYTHING)
     async def promoted(ack: AsyncAck, body: JSON) -> None:
-        if body.get("callback_id") == events.MAKE_TASK:
+        if body["type"] == "message_action" and body["callback_id"] == events.MAKE_TASK:
             await _store(listening, events.pressed(body), f"{body['callback_id']}:{body['action_ts']}:{body['user']['id']}")
         await ack()
 
     @app.action(_ANYTHING)
     async def pressed(ack: AsyncAck, body: JSON) -> None:
-        place = _place(listening, body["channel"]["id"], (body.get("message") or {}).get("thread_ts") or "")
+        place, person = _place(listening, body["channel"]["id"], (body.get("message") or {}).get("thread_ts") or ""), body["user"]["id"]
         for action in body["actions"]:
-            if refusal := await _pressed(listening, place, body["user"]["id"], action):
-                listening.spawn(_tell(listening.surface, place, body["user"]["id"], refusal))
+            if refusal := await _in_time(listening, place, person, _pressed(listening, place, person, action)):
+                listening.tasks.create_task(_tell(listening.surface, place, person, refusal), name="slack.tell")
         await ack()
 
     @app.command(_ANYTHING)
     async def commanded(ack: AsyncAck, body: JSON) -> None:
-        await ack(text=fallback(await _commanded(listening, body)), response_type="ephemeral")
+        place, person = _place(listening, body["channel_id"], body.get("thread_ts") or ""), body["user_id"]
+        command = Command(text=body.get("text", ""), person=person, place=place, event_id=body["trigger_id"])
+        answer = await _in_time(listening, place, person, listening.commands.run(command))
+        text = from_markdown(_LATE if answer is None else answer, {})  # with nobody's name: it mentions nobody
+        await ack(text=fallback(text), response_type="ephemeral")
 
 
 async def _heard(listening: Listening, body: JSON) -> None:
@@ -150,18 +165,9 @@ async def _store(listening: Listening, payload: JSON, event_id: str) -> None:
             waits=False,
             received_at=uow.now,
         )
-        await uow.inbound.add(event)
+        if not await uow.inbound.add(event) and payload.get("files"):
+            await uow.inbound.complete(event)  # of the two forms of a mention the one with the files may come second
     listening.intake.wake()
-
-
-async def _commanded(listening: Listening, body: JSON) -> str:
-    place = _place(listening, body["channel_id"], body.get("thread_ts") or "")
-    command = Command(text=body.get("text", ""), person=body["user_id"], place=place, event_id=body["trigger_id"])
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await listening.commands.run(command)
-    except TimeoutError:
-        return _LATE
 
 
 async def _pressed(listening: Listening, place: Place, person: str, action: JSON) -> str:
@@ -170,15 +176,38 @@ async def _pressed(listening: Listening, place: Place, person: str, action: JSON
     if found is None or found[1] not in list(Action):
         return ""
     try:
-        async with asyncio.timeout(_SECONDS):
-            principal = await listening.people.admit(person, place.channel)
-            return await controls.press(listening.services, principal, Action(found[1]), str(action.get("value")), source=SOURCE)
+        principal = await listening.people.admit(person, place.channel)
+        return await controls.press(listening.services, principal, place, Action(found[1]), str(action.get("value")))
     except Stranger as refusal:
         return str(refusal)
-    except StorageUnavailable:
-        return NO_DATABASE
-    except (TimeoutError, SurfaceError):
-        return _LATE
+    except StorageUnavailable as error:
+        return str(error)
+    except SurfaceError:
+        return NO_PLATFORM
+
+
+async def _in_time(listening: Listening, place: Place, person: str, work: Awaitable[str]) -> str | None:
+    """What `work` gives. None where it takes longer than Slack waits: then it goes on, and the person is told in the end."""
+    answer = listening.tasks.create_task(_safely(work), name="slack.answer")
+    await asyncio.wait({answer}, timeout=_SECONDS)
+    if answer.done():
+        return answer.result()
+    listening.tasks.create_task(_tell_later(listening.surface, place, person, answer), name="slack.tell")
+    return None
+
+
+async def _safely(work: Awaitable[str]) -> str:
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001  # the outermost of what one person asked for: it must not end the others
+        _log.error("slack.answer_failed", **place_of(error))
+        return _BROKEN
+
+
+async def _tell_later(surface: ChatSurface, place: Place, person: str, answer: Awaitable[str]) -> None:
+    lines = [plain(line, _LINE_CHARACTERS) for line in (await answer).splitlines()]  # this way there is no markup
+    if any(lines):
+        await _tell(surface, place, person, "\n".join(lines))
 
 
 async def _tell(surface: ChatSurface, place: Place, person: str, sentence: str) -> None:
@@ -186,6 +215,8 @@ async def _tell(surface: ChatSurface, place: Place, person: str, sentence: str) 
         await surface.tell(place, person, sentence)
     except SurfaceError as error:
         _log.warning("slack.not_told", error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # nobody waits for it, and it must not end what else is served
+        _log.error("slack.not_told", **place_of(error))
 
 
 def _place(listening: Listening, channel: str, thread: str) -> Place:
@@ -226,6 +257,9 @@ class Endpoint:
         payload = _parsed(body, headers.get("content-type", ""))
         if payload is None:
             return BoltResponse(status=400)
+        if not events.is_described(payload):
+            _log.info("slack.ignored")
+            return BoltResponse(status=200)
         if self._app is None:
             return BoltResponse(status=503)
         # As in Socket Mode: bolt's own parser takes a command for nothing that has the word "payload" in it.
@@ -259,7 +293,7 @@ def _parsed(body: bytes, content_type: str) -> JSON | None:
             found = json.loads(form["payload"]) if "payload" in form else form
         else:
             found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: of what is nested too deep
         return None
     return found if isinstance(found, dict) else None
 

@@ -24,6 +24,10 @@ class SlackRules:
     """chat.update: 50 a minute."""
     posts: Budget = Budget(calls=1, seconds=1, burst=3)
     """chat.postMessage, for each channel."""
+    deletes: Budget = Budget(calls=45, seconds=60, burst=5)
+    """chat.delete: 50 a minute."""
+    looks: Budget = Budget(calls=45, seconds=60, burst=5)
+    """conversations.replies, and likewise conversations.history: 50 a minute."""
     statuses: Budget = Budget(calls=40, seconds=60, burst=2)
     stream_starts: Budget = Budget(calls=18, seconds=60, burst=2)
     """chat.startStream: 20 a minute."""

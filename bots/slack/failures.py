@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from slack_sdk.errors import SlackApiError
 
-from bots.surface import AccountClosed, Busy, MessageGone, PlaceClosed, SurfaceError, TooLong, Unclear, Unreachable
+from bots.surface import AccountClosed, Busy, MessageGone, PlaceClosed, Refused, SurfaceError, TooLong, Unclear, Unreachable
 
 UNKNOWN = "an unknown error"
 UNFIT = frozenset({"invalid_blocks", "invalid_blocks_format"})
@@ -125,8 +125,9 @@ def _closed(reason: str, error: SlackApiError) -> SurfaceError:
         return AccountClosed(sentence, reason=reason)
     if reason in ACCOUNTS:
         return AccountClosed(ACCOUNTS[reason], reason=reason)
-    # An unknown refusal ends the place, not the account: nothing is lost or asked for ever, and who writes there begins again.
-    return PlaceClosed(PLACES.get(reason, f"Slack did not take what Onethread wanted to write here ({reason})."), reason=reason)
+    if reason in PLACES:
+        return PlaceClosed(PLACES[reason], reason=reason)
+    return Refused(f"Slack did not take what Onethread wanted to write here ({reason}).", reason=reason)
 
 
 def _body(error: SlackApiError) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ import aiohttp
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack.failures import translated
-from bots.surface import AccountClosed, PlaceClosed, RemoteFile, Unclear, Unreachable
+from bots.surface import AccountClosed, PlaceClosed, Refused, RemoteFile, Unclear, Unreachable
 from core.attachments import MAX_BYTES, Upload, too_large
 from core.errors import InvalidInput
 
@@ -35,7 +35,7 @@ async def _looked_up(client: AsyncWebClient, file: RemoteFile) -> RemoteFile:
     try:
         with translated():
             found = (await client.files_info(file=str(file.source.get("id"))))["file"]
-    except PlaceClosed:
+    except (PlaceClosed, Refused):
         raise InvalidInput(_refused(file.name)) from None
     except AccountClosed as error:
         if error.reason in ("access_denied", "missing_scope"):
@@ -70,17 +70,27 @@ async def _opened(client: AsyncWebClient, file: RemoteFile) -> AsyncIterator[aio
     for _ in range(_REDIRECTS):
         if not _is_slacks(url, client.base_url):
             raise InvalidInput(f"The file {file.name!r} is not kept by Slack, so Onethread does not fetch it. Attach the file itself.")
-        async with client.session.get(url, headers={"Authorization": f"Bearer {client.token}"}, allow_redirects=False) as response:
+        headers = {"Authorization": f"Bearer {client.token}"}
+        async with client.session.get(url, headers=headers, allow_redirects=False, raise_for_status=False) as response:
             if not 300 <= response.status < 400:
                 yield response
                 return
-            url = urljoin(url, response.headers.get("Location", ""))
+            url = _joined(url, response.headers.get("Location", ""))
     raise InvalidInput(_refused(file.name))
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
 
 
 def _is_slacks(url: str, api_url: str) -> bool:
     try:
         address, api = urlsplit(url), urlsplit(api_url)
+        if "@" in address.netloc:  # Slack's have none, and not everybody reads them alike
+            return False
         host = address.hostname or ""
         if (address.scheme, host, address.port) == (api.scheme, api.hostname, api.port):
             return True

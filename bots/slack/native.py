@@ -5,7 +5,6 @@ and its text goes on by edits of the same message.
 import asyncio
 import re
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import structlog
 from slack_sdk.errors import SlackApiError
@@ -23,7 +22,6 @@ _UNFINISHED = re.compile(r"[@<][^\s>]{0,79}\Z")  # may become a mention, and wha
 @dataclass(slots=True)
 class _Stream:
     place: Place
-    nonce: UUID
     sent: str
     broken: bool = False
     """Whether what it shows is not known, or it takes nothing any more."""
@@ -48,7 +46,11 @@ class Streams:
     def known(self, ts: str) -> bool:
         return ts in self._streams
 
-    async def start(self, place: Place, part: Part, text: str, nonce: UUID) -> str | None:
+    def grows(self, ts: str) -> bool:
+        """Whether that message is a stream still, which Slack will end."""
+        return ts in self._streams and not self._streams[ts].broken
+
+    async def start(self, place: Place, part: Part, text: str) -> str | None:
         """The new message's ts; None where it must be posted. Raises what an API call raises where it may pass or have happened."""
         if not (self.fit(place) and _streamable(part)):
             return None
@@ -62,7 +64,7 @@ class Streams:
             _log.info("slack.not_streamed", reason=code(error), for_good=not self._wanted)
             return None
         ts = str(started["ts"])
-        self._streams[ts] = _Stream(place=place, nonce=nonce, sent=ready)
+        self._streams[ts] = _Stream(place=place, sent=ready)
         return ts
 
     async def grow(self, ts: str, part: Part, text: str) -> bool:
@@ -78,16 +80,14 @@ class Streams:
                 await self._append(ts, stream, ready)
             return not stream.broken
 
-    async def end(self, place: Place, ts: str) -> UUID | None:
-        """So that the message can be edited. Gives the nonce that it was posted with, where this process began the stream."""
-        stream = self._streams.get(ts)
+    async def end(self, place: Place, ts: str) -> None:
+        """So that the message can be edited."""
         try:
             await self._client.chat_stopStream(channel=place.channel, ts=ts)
         except SlackApiError as error:
             if isinstance(surface_error(error), Busy | Unclear | Unreachable):
                 raise
         self._streams.pop(ts, None)
-        return stream.nonce if stream else None
 
     async def _append(self, ts: str, stream: _Stream, text: str) -> None:
         """Notes that the stream is broken where Slack refuses. Where it is not known whether the text was appended, raises as well."""

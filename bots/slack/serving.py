@@ -55,8 +55,6 @@ async def _supervised(services: Services, config: SlackConfig, endpoint: Endpoin
 async def _serve(services: Services, config: SlackConfig, client: AsyncWebClient, endpoint: Endpoint | None) -> None:
     who = await _signed_in(config, client)
     surface = SlackSurface(config, client, who)
-    async with services.storage.read() as uow:
-        surface.meet(*await uow.identities.all(surface.account))
     policy = Policy(channels=config.channels, users=config.users, guests=config.guests, channel_rules=config.channel_rules)
     people = People(services, surface, policy)
     intake = Intake(services, surface, Taking(services, surface, people, policy))
@@ -69,14 +67,14 @@ async def _serve(services: Services, config: SlackConfig, client: AsyncWebClient
             people=people,
             commands=Commands(services, surface, people),
             intake=intake,
-            spawn=tasks.create_task,
+            tasks=tasks,
         )
         app = slack_app(listening)
         if endpoint:
             endpoint.serve(app)
         else:
             tasks.create_task(listen_by_socket(app, client, config.app_token), name="slack.socket")
-        tasks.create_task(hold(services, surface, intake), name="slack.account")
+        tasks.create_task(hold(services, surface, intake, policy), name="slack.account")
         _log.info("slack.serving", team_id=who.team_id)
 
 

@@ -35,7 +35,7 @@ _SESSION = {
 }
 
 
-class StatusLine:
+class SessionStatus:
     """What the workspace lets the app use is found out once, by trying."""
 
     def __init__(self, client: AsyncWebClient) -> None:

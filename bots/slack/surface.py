@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -18,7 +19,7 @@ from bots.slack.blocks import Rendered, plain_text, rendered, without_blocks
 from bots.slack.config import SOURCE, SlackConfig
 from bots.slack.failures import UNFIT, code, translated
 from bots.slack.native import Streams
-from bots.slack.status import StatusLine
+from bots.slack.status import SessionStatus
 from bots.slack.text import mentioned, to_markdown
 from bots.surface import (
     Call,
@@ -30,6 +31,7 @@ from bots.surface import (
     Part,
     PlaceClosed,
     Profile,
+    Refused,
     RemoteFile,
     SurfaceError,
 )
@@ -38,28 +40,33 @@ from core.models import JSON, Account, AgentStatus, Identity, Place
 
 METADATA = "onethread_delivery"
 """The type of the metadata by which a post is found again."""
-_PAGE = 200
+_PAGE = 999  # the most that Slack gives at once
 _SKEW = timedelta(seconds=60)  # between our clock and Slack's
 _STREAM_SKEW = timedelta(seconds=5)
-_REMEMBERED_SECONDS = 600.0
+_FIRST_SPAN = 3600.0  # seconds of a long thread that are read at first, and how many times more each time after that
+_WIDER = 8
+_NAME_SECONDS = 600.0
+_KIND_SECONDS = 60.0  # a channel may be made private at any time
 _REMEMBERED = 5_000
+_TICK = 1e-6  # of Slack's clock, whose `oldest` is left out itself
+Message = Mapping[str, Any]
 Value = TypeVar("Value")
 
 
 class SlackSurface(ChatSurface):
     """One workspace. `client` is one of `access.web_client`."""
 
-    def __init__(self, config: SlackConfig, client: AsyncWebClient, who: SignedIn) -> None:
+    def __init__(self, config: SlackConfig, client: AsyncWebClient, who: SignedIn, *, now: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._client = client
         self._who = who
         self._account = Account(surface=SOURCE, id=who.team_id)
         self._people: dict[str, set[str]] = {}
         self._members: dict[str, str] = {}
-        self._names = _Remembered[str]()
-        self._kinds = _Remembered[ChannelKind]()
+        self._names = _Remembered[str](_NAME_SECONDS, now)
+        self._kinds = _Remembered[ChannelKind](_KIND_SECONDS, now)
         self._streams = Streams(client, wanted=config.native_streams)
-        self._status = StatusLine(client)
+        self._status = SessionStatus(client)
 
     @property
     def account(self) -> Account:
@@ -70,9 +77,10 @@ class SlackSurface(ChatSurface):
         return self._config.rules.call_seconds
 
     def limits(self, place: Place) -> Limits:
-        rules = self._config.rules
-        seconds = rules.stream_seconds if self._streams.fit(place) else None
-        return Limits(length=rules.part_characters, live_seconds=seconds, edit_seconds=rules.edit_seconds)
+        return Limits(length=self._config.rules.part_characters, edit_seconds=self._config.rules.edit_seconds)
+
+    def live_seconds(self, place: Place, remote_id: str) -> float | None:
+        return self._config.rules.stream_seconds if self._streams.grows(remote_id) else None
 
     def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
         rules = self._config.rules
@@ -83,6 +91,10 @@ class SlackSurface(ChatSurface):
             case Call.EDIT:
                 streams = self._streams.run_in(place)
                 return {"chat.appendStream": rules.stream_appends} if streams else {"chat.update": rules.edits}
+            case Call.DELETE:
+                return {"chat.delete": rules.deletes}
+            case Call.LOOK:
+                return {"conversations.replies" if place.thread else "conversations.history": rules.looks}
             case Call.STATUS:
                 return {"status": rules.statuses}
 
@@ -91,14 +103,15 @@ class SlackSurface(ChatSurface):
     async def post(self, place: Place, part: Part, nonce: UUID) -> str:
         content = rendered(part, self._members)
         async with self._calling():
-            return await self._streams.start(place, part, content.markdown, nonce) or await self._post(place, part, content, nonce)
+            return await self._streams.start(place, part, content.markdown) or await self._post(place, part, content, nonce)
 
-    async def edit(self, place: Place, remote_id: str, part: Part) -> None:
+    async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
         content = rendered(part, self._members)
         async with self._calling():
             if await self._streams.grow(remote_id, part, content.markdown):
                 return
-            nonce = await self._streams.end(place, remote_id) if self._streams.known(remote_id) else None
+            if self._streams.known(remote_id):
+                await self._streams.end(place, remote_id)
             try:
                 await self._update(place, remote_id, part, content, nonce)
             except SlackApiError as error:
@@ -118,15 +131,16 @@ class SlackSurface(ChatSurface):
 
     async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
         async with self._calling():
-            messages = [message async for message in self._messages(place, oldest=since - _SKEW)]
+            messages = [message async for message in self._messages(place, oldest=f"{(since - _SKEW).timestamp():.6f}")]
         ours = [message for message in messages if message.get("user") == self._who.bot_user_id]
         found = [str(message["ts"]) for message in ours if _nonce(message) == str(nonce)]
         if found or not self._streams.fit(place):
             return found
-        # A stream is begun without metadata: the one of whose beginning we have not heard is the one that nobody knows.
+        # A stream is begun without metadata: the one of whose beginning we have not heard is the first that nobody knows. Were there
+        # several, nobody could tell whose the others are.
         begun = (since - _STREAM_SKEW).timestamp()
         lost = [str(message["ts"]) for message in ours if not _nonce(message) and float(message["ts"]) >= begun]
-        return [ts for ts in lost if not self._streams.known(ts)]
+        return [ts for ts in lost if not self._streams.known(ts)][:1]
 
     async def open(self, place: Place, root: str) -> str:
         return root  # in Slack every message is the root of a thread
@@ -141,7 +155,7 @@ class SlackSurface(ChatSurface):
             try:
                 with translated():
                     await self._client.chat_postEphemeral(channel=place.channel, user=person, text=text, thread_ts=place.thread or None)
-            except PlaceClosed:
+            except (PlaceClosed, Refused):
                 opened = await self._client.conversations_open(users=person)
                 await self._client.chat_postMessage(channel=opened["channel"]["id"], text=text, unfurl_links=False, unfurl_media=False)
 
@@ -151,9 +165,7 @@ class SlackSurface(ChatSurface):
         return events.event(payload, self._who.bot_user_id)
 
     async def markdown(self, text: str) -> str:
-        people = mentioned(text)
-        names = await asyncio.gather(*(self._name(person) for person in people))
-        return to_markdown(text, dict(zip(people, names, strict=True)))
+        return to_markdown(text, await self._names_of(mentioned(text)))
 
     def meet(self, *people: Identity) -> None:
         for person in people:
@@ -193,8 +205,9 @@ class SlackSurface(ChatSurface):
         if not place.thread:
             return []
         async with self._calling():
-            said = [message async for message in self._messages(place, latest=before) if message["ts"] != before and _tells(message)]
-            return [(await self._speaker(message), await self._said(message)) for message in said[-limit:]]
+            said = await self._newest(place, before, limit)
+            names = await self._names_of({person for message in said for person in _people(message)})
+        return [(_speaker(message, names), _said(message, names)) for message in said]
 
     def link(self, place: Place) -> str:
         where = f"https://app.slack.com/client/{self._who.team_id}/{place.channel}"
@@ -224,29 +237,52 @@ class SlackSurface(ChatSurface):
 
         return await _understood(send, part, content)
 
-    async def _update(self, place: Place, ts: str, part: Part, content: Rendered, nonce: UUID | None) -> None:
-        metadata = _metadata(nonce) if nonce else None  # without any it keeps what it has
-
+    async def _update(self, place: Place, ts: str, part: Part, content: Rendered, nonce: UUID) -> None:
         async def send(content: Rendered) -> None:
-            await self._client.chat_update(channel=place.channel, ts=ts, text=content.text, blocks=content.blocks, metadata=metadata)
+            # What began as a stream has no metadata yet, whoever began it.
+            await self._client.chat_update(
+                channel=place.channel, ts=ts, text=content.text, blocks=content.blocks, metadata=_metadata(nonce)
+            )
 
         await _understood(send, part, content)
 
-    async def _messages(self, place: Place, *, oldest: datetime | None = None, latest: str | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def _newest(self, place: Place, before: str, limit: int) -> list[Message]:
+        """What people said in the thread, oldest first. Slack gives a thread from its beginning on: of a long one ever earlier parts."""
+        page = await self._page(place, latest=before)
+        if not page.next:
+            return [message for message in page.messages if _tells(message, 0.0, float(before))][-limit:]
+        found: list[Message] = []
+        end, span, root = float(before), _FIRST_SPAN, float(place.thread)
+        while len(found) < limit and end > root:
+            begin = max(end - span, root)
+            part = self._messages(place, oldest=f"{begin - _TICK:.6f}", latest=f"{end:.6f}")
+            found = [message async for message in part if _tells(message, begin, end)] + found
+            end, span = begin, span * _WIDER
+        return found[-limit:]
+
+    async def _messages(self, place: Place, *, oldest: str | None = None, latest: str | None = None) -> AsyncIterator[Message]:
         """The thread's, oldest first, or the channel's, newest first."""
-        first = f"{oldest.timestamp():.6f}" if oldest else None
-        asked: dict[str, Any] = {"channel": place.channel, "oldest": first, "latest": latest, "limit": _PAGE, "include_all_metadata": True}
-        cursor = None
+        page = await self._page(place, oldest=oldest, latest=latest)
         while True:
-            if place.thread:
-                page = await self._client.conversations_replies(ts=place.thread, cursor=cursor, **asked)
-            else:
-                page = await self._client.conversations_history(cursor=cursor, **asked)
-            for message in page["messages"]:
+            for message in page.messages:
                 yield message
-            cursor = (page.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
+            if not page.next:
                 return
+            page = await self._page(place, oldest=oldest, latest=latest, cursor=page.next)
+
+    async def _page(self, place: Place, *, oldest: str | None = None, latest: str | None = None, cursor: str | None = None) -> "_Page":
+        asked: dict[str, Any] = {"channel": place.channel, "oldest": oldest, "latest": latest, "limit": _PAGE, "cursor": cursor}
+        if place.thread:
+            page = await self._client.conversations_replies(ts=place.thread, include_all_metadata=True, **asked)
+        else:
+            page = await self._client.conversations_history(include_all_metadata=True, **asked)
+        # Slack repeats a thread's root on every page.
+        messages = [message for message in page["messages"] if not cursor or message["ts"] != place.thread]
+        return _Page(messages, (page.get("response_metadata") or {}).get("next_cursor") or None)
+
+    async def _names_of(self, people: Iterable[str]) -> Mapping[str, str]:
+        asked = tuple(people)
+        return dict(zip(asked, await asyncio.gather(*map(self._name, asked)), strict=True))
 
     async def _name(self, person: str) -> str:
         """Their id where Slack does not tell: a name is not worth a message that does not arrive."""
@@ -254,15 +290,6 @@ class SlackSurface(ChatSurface):
             return self._names.get(person) or (await self.profile(person)).name
         except SurfaceError:
             return person
-
-    async def _speaker(self, message: Mapping[str, Any]) -> str:
-        if message.get("user"):
-            return await self._name(str(message["user"]))
-        return str(message.get("username") or (message.get("bot_profile") or {}).get("name") or "an app")
-
-    async def _said(self, message: Mapping[str, Any]) -> str:
-        attached = [f"[file: {each.get('name') or 'file'}]" for each in message.get("files") or []]
-        return "\n".join(filter(None, [await self.markdown(str(message.get("text") or "")), *attached]))
 
     def _is_member(self, user: Mapping[str, Any]) -> bool:
         if user.get("deleted") or user.get("is_bot"):
@@ -272,19 +299,28 @@ class SlackSurface(ChatSurface):
         return not guest and self._who.team_id in teams
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    messages: Sequence[Message]
+    next: str | None
+    """The cursor of the one that follows."""
+
+
 class _Remembered(Generic[Value]):
     """What Slack told lately, by id."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._now = now
         self._values: dict[str, tuple[Value, float]] = {}
 
     def get(self, key: str) -> Value | None:
         value, told_at = self._values.get(key, (None, 0.0))
-        return value if time.monotonic() - told_at < _REMEMBERED_SECONDS else None
+        return value if self._now() - told_at < self._seconds else None
 
     def put(self, key: str, value: Value) -> None:
         self._values.pop(key, None)
-        self._values[key] = (value, time.monotonic())
+        self._values[key] = (value, self._now())
         if len(self._values) > _REMEMBERED:
             del self._values[next(iter(self._values))]
 
@@ -306,8 +342,25 @@ def _kind(channel: Mapping[str, Any]) -> ChannelKind:
     return ChannelKind.PRIVATE if closed else ChannelKind.OPEN
 
 
-def _tells(message: Mapping[str, Any]) -> bool:
-    return message.get("subtype") != "tombstone" and bool(message.get("text") or message.get("files"))
+def _tells(message: Message, begin: float, end: float) -> bool:
+    """Whether something was said by it, from `begin` until before `end`."""
+    is_said = message.get("subtype") != "tombstone" and bool(message.get("text") or message.get("files"))
+    return is_said and begin <= float(message["ts"]) < end
+
+
+def _people(message: Message) -> Iterable[str]:
+    return {*mentioned(str(message.get("text") or "")), *filter(None, [message.get("user")])}
+
+
+def _speaker(message: Message, names: Mapping[str, str]) -> str:
+    if message.get("user"):
+        return names[message["user"]]
+    return str(message.get("username") or (message.get("bot_profile") or {}).get("name") or "an app")
+
+
+def _said(message: Message, names: Mapping[str, str]) -> str:
+    attached = [f"[file: {each.get('name') or 'file'}]" for each in message.get("files") or []]
+    return "\n".join(filter(None, [to_markdown(str(message.get("text") or ""), names), *attached]))
 
 
 def _metadata(nonce: UUID) -> dict[str, Any]:

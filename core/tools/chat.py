@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from core import approvals, conversations, frames, messages, tasks, turns
+from core import approvals, conversations, frames, messages, tasks, turns, wording
 from core.errors import InvalidInput, NotFound
 from core.llm import providers
 from core.models import JSON, AgentStatus, Conversation, Decision, InboxKey, Turn, TurnStatus
@@ -505,6 +505,6 @@ def _posting(context: ToolContext) -> Posting:
     return context.posting
 
 
-_NO_WORKER = "No worker runs that could answer. What was sent is stored, and answered as soon as one does: call get_reply later."
+_NO_WORKER = f"{wording.NO_WORKER} What was sent is stored, and answered as soon as one does: call get_reply later."
 _MORE_AGENTS = "For one that is not shown, call agent_status with its ref or conversation_id."
 _TURNS = "agent_status shows the turns that go on."

@@ -11,7 +11,7 @@ from uuid import UUID
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from core import conversations, messages, tasks
+from core import conversations, messages, tasks, wording
 from core.attachments import MAX_BYTES, MAX_FILES, Upload
 from core.errors import Conflict, InvalidInput, OnethreadError
 from core.frames import WORKER_SILENT
@@ -21,7 +21,6 @@ from core.ports import TaskFilter
 from onethread.bootstrap import App
 from onethread.terminal.session import SOURCE, Confirmation, Session
 from onethread.terminal.text import Fragments, fold, fragments, one_line
-from onethread.terminal.transcript import price, size
 
 _LISTED = 20
 _REFS = 100
@@ -252,7 +251,9 @@ async def _usage(session: Session, _: str) -> None:
         usage = await uow.usage.of_conversation(session.conversation_id)
     about = "~" if usage.estimated else ""
     cached = f", {usage.tokens_cached:,} of them cached" if usage.tokens_cached else ""
-    session.note(f"This conversation: {about}{usage.tokens_in:,} tokens in{cached}, {about}{usage.tokens_out:,} out, {price(usage.cost)}.")
+    session.note(
+        f"This conversation: {about}{usage.tokens_in:,} tokens in{cached}, {about}{usage.tokens_out:,} out, {wording.price(usage.cost)}."
+    )
 
 
 async def _status(session: Session, _: str) -> None:
@@ -368,7 +369,7 @@ def _read(name: str) -> Upload:
             raise InvalidInput(f"There is no file {str(path)!r}.")
         length = path.stat().st_size
         if length > MAX_BYTES:
-            raise InvalidInput(f"{path.name!r} has {size(length)}; {size(MAX_BYTES)} is the most.")
+            raise InvalidInput(f"{path.name!r} has {wording.size(length)}; {wording.size(MAX_BYTES)} is the most.")
         if not length:
             raise InvalidInput(f"{path.name!r} is empty.")
         return Upload(name=path.name, data=path.read_bytes())

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Protocol, TextIO
 from uuid import UUID
 
-from core import conversations, messages
+from core import conversations, messages, wording
 from core.errors import OnethreadError, RateLimited
 from core.follow import Follower
 from core.frames import Frame
@@ -18,7 +18,7 @@ from core.identity import principal_of
 from core.models import JSON, Posted, User
 from onethread.bootstrap import App
 from onethread.terminal.text import plain
-from onethread.terminal.transcript import instead, shown_arguments
+from onethread.terminal.transcript import model_name, shown_arguments
 
 SOURCE = "terminal"
 _LINES_AHEAD = 100
@@ -66,7 +66,7 @@ class PlainText:
             case "llm_complete" if payload["content"].strip():
                 self._write(self._out, plain(payload["content"]).strip())
                 self._options(payload["metadata"])
-                if other := instead(payload["metadata"]):
+                if other := wording.instead(payload["metadata"], model_name):
                     self._write(self._errors, f"{plain(str(payload['metadata']['model']))} answered {other}.")
             case "llm_error":
                 self._write(self._errors, f"Error: {plain(payload['error'])}")

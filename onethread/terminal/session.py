@@ -15,7 +15,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.key_binding.key_processor import KeyPressEvent
 
-from core import approvals, conversations, messages, turns
+from core import approvals, conversations, messages, turns, wording
 from core.access import Principal
 from core.attachments import Upload
 from core.errors import NotFound, OnethreadError, StorageUnavailable
@@ -29,7 +29,7 @@ from onethread.bootstrap import App
 from onethread.terminal.screen import Screen
 from onethread.terminal.status import approval_line, held_lines, status_line, yes_or_no
 from onethread.terminal.text import Fragments, one_line
-from onethread.terminal.transcript import Transcript, size
+from onethread.terminal.transcript import Transcript
 
 SOURCE = "terminal"
 HISTORY_FILE = "terminal_history"
@@ -310,7 +310,7 @@ class Session:
         yield []
         yield from held_lines(self.talk, width)
         if self.uploads:
-            files = ", ".join(f"{upload.name} ({size(len(upload.data))})" for upload in self.uploads)
+            files = ", ".join(f"{upload.name} ({wording.size(len(upload.data))})" for upload in self.uploads)
             yield [("class:dim", one_line(f"  + {files}, with your next message", width))]
         if self.confirmation:
             yield [("class:ask", one_line(self.confirmation.question, width - 18)), *yes_or_no("yes", "no")]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from math import ceil
 
+from core import wording
 from core.models import JSON, AgentStatus
 from core.talk import Talk
 from onethread.terminal.text import Fragments, one_line
@@ -56,13 +57,13 @@ def _status(talk: Talk, now: datetime) -> tuple[AgentStatus, str]:
     if turn is None or turn["status"] != "queued":
         return status, message
     if turn.get("no_worker"):
-        return AgentStatus.THINKING, "Nobody answers: start a worker that has this model's key with `onethread worker`"
+        return AgentStatus.THINKING, f"{wording.NO_WORKER} {wording.START_WORKER}"
     if turn["retry_at"]:
         seconds = max(ceil((datetime.fromisoformat(turn["retry_at"]) - now).total_seconds()), 0)
-        reason = turn.get("error") or "The model is paused."
+        reason = turn.get("error") or wording.MODEL_PAUSED
         return AgentStatus.THINKING, f"next try in {seconds} s: {reason}"
-    return AgentStatus.THINKING, str(turn.get("error") or "Waiting for a worker …")
+    return AgentStatus.THINKING, str(turn.get("error") or wording.WAITS_FOR_WORKER)
 
 
 def _before(position: int) -> str:
-    return f"  ({position} answer{'s' if position > 1 else ''} before this one)" if position else ""
+    return f"  ({wording.before(position)})" if position else ""

@@ -1,12 +1,10 @@
 """Prints a conversation in its order: what is finished goes onto the paper, once; what still grows is offered row by row."""
 
-import json
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Protocol
 
+from core import wording
 from core.frames import Frame
-from core.llm.failures import why
 from core.models import JSON
 from core.talk import Entry, Talk
 from onethread.terminal import text as texts
@@ -140,7 +138,7 @@ class Transcript:
             self._line([("class:name", f"{who} ({one_line(message['source'], 20)})")])
         self._block(entry.text, style="class:mine" if here else "", mark="❯ ", limit=limit)
         for file in message["attachments"]:
-            self.note(f"+ {one_line(file['name'], 60)} ({size(file['size'])})")
+            self.note(f"+ {one_line(file['name'], 60)} ({wording.size(file['size'])})")
         self._gap = True
 
     # --- replies ---
@@ -173,7 +171,7 @@ class Transcript:
             self._print_call(entry.calls[place])
 
     def _print_call(self, call: JSON) -> None:
-        problem = _problem(call)
+        problem = wording.problem(call)
         mark, style = ("✕", "class:error") if call["state"] == "failed" else ("✔", "class:ok")
         self._gap = self._gap and not self._after_call
         line = f"{call['name']} {shown_arguments(call['arguments'])}{f': {problem}' if problem else ''}"
@@ -260,55 +258,27 @@ class Transcript:
 
 def shown_arguments(arguments: JSON) -> str:
     """`{ref: OT-3}`"""
-    return "{" + ", ".join(f"{name}: {_shown(value)}" for name, value in arguments.items()) + "}"
+    return "{" + ", ".join(f"{name}: {wording.value(value)}" for name, value in arguments.items()) + "}"
 
 
 def spent(metadata: JSON) -> str:
     """`demo/offline · 120 in · 34 out · $0.0012 · 1.2 s`"""
     about = "~" if metadata.get("estimated") else ""
-    parts = [one_line(str(metadata.get("model", "")), 60), instead(metadata)]
+    parts = [model_name(str(metadata.get("model", ""))), wording.instead(metadata, model_name)]
     if "tokens_in" in metadata:
         cached = f" ({metadata['tokens_cached']:,} cached)" if metadata.get("tokens_cached") else ""
-        parts += [f"{about}{metadata['tokens_in']:,} in{cached}", f"{about}{metadata['tokens_out']:,} out", price(metadata.get("cost"))]
+        parts += [
+            f"{about}{metadata['tokens_in']:,} in{cached}",
+            f"{about}{metadata['tokens_out']:,} out",
+            wording.price(metadata.get("cost")),
+        ]
     if "seconds" in metadata:
         parts.append(f"{metadata['seconds']} s")
     return " · ".join(part for part in parts if part)
 
 
-def instead(metadata: JSON) -> str:
-    """`instead of openai/x, which is busy`"""
-    model = metadata.get("fallback_from")
-    return f"instead of {one_line(str(model), 60)}, which {why(str(metadata.get('fallback_reason')))}" if model else ""
-
-
-def price(cost: str | Decimal | None) -> str:
-    """US dollars; never 0 for what is not known."""
-    if cost is None:
-        return "cost unknown"
-    dollars = Decimal(cost)
-    if dollars == 0:
-        return "$0"
-    return f"${dollars:.2f}" if dollars >= 1 else f"${float(dollars):.2g}" if dollars < Decimal("0.0001") else f"${dollars:.4f}"
-
-
-def size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count} bytes"
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _problem(call: JSON) -> str:
-    if call["state"] != "failed":
-        return ""
-    if call.get("approval") in ("denied", "expired"):
-        return "denied" if call["approval"] == "denied" else "nobody allowed it"
-    try:
-        result = json.loads(call.get("result") or "{}")
-    except ValueError:
-        return "not done"
-    return str(result.get("error", "not done")) if isinstance(result, dict) else "not done"
+def model_name(model: str) -> str:
+    return one_line(model, 60)
 
 
 def _unchangeable(rows: list[list[texts.Cell]], rest: str) -> list[list[texts.Cell]]:

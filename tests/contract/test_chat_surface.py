@@ -78,15 +78,17 @@ async def test_posts_appear_in_order(surface: Tried) -> None:
 
 async def test_an_edit_replaces_all_of_a_message(surface: Tried) -> None:
     stop = Button(action=Action.STOP, label="Stop", value=str(new_id()))
-    remote_id = await surface.surface.post(surface.place, Part(text="Half", notes=("◐ Thinking",), buttons=(stop,), live=True), new_id())
-    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"))
-    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"))
+    nonce, half = new_id(), Part(text="Half", notes=("◐ Thinking",), buttons=(stop,), live=True)
+    remote_id = await surface.surface.post(surface.place, half, nonce)
+    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"), nonce)
+    await surface.surface.edit(surface.place, remote_id, Part(text="Whole"), nonce)
     assert await surface.texts() == ["Whole"]
 
 
 async def test_a_part_with_nothing_but_a_note_is_a_message(surface: Tried) -> None:
-    remote_id = await surface.surface.post(surface.place, Part(text="", notes=("◐ Thinking",), live=True), new_id())
-    await surface.surface.edit(surface.place, remote_id, Part(text="Hello"))
+    nonce = new_id()
+    remote_id = await surface.surface.post(surface.place, Part(text="", notes=("◐ Thinking",), live=True), nonce)
+    await surface.surface.edit(surface.place, remote_id, Part(text="Hello"), nonce)
     assert await surface.texts() == ["Hello"]
 
 
@@ -94,8 +96,9 @@ async def test_a_part_as_long_as_the_limit_fits(surface: Tried) -> None:
     limits = surface.surface.limits(surface.place)
     text = ("word " * limits.length)[: limits.length - 1] + "."
     assert limits.measure(text) == limits.length
-    remote_id = await surface.surface.post(surface.place, Part(text=text), new_id())
-    await surface.surface.edit(surface.place, remote_id, Part(text=text[:-1] + "!"))
+    nonce = new_id()
+    remote_id = await surface.surface.post(surface.place, Part(text=text), nonce)
+    await surface.surface.edit(surface.place, remote_id, Part(text=text[:-1] + "!"), nonce)
     assert await surface.texts() == [text[:-1] + "!"]
 
 
@@ -110,17 +113,18 @@ async def test_a_post_is_found_by_its_nonce_and_no_other(surface: Tried) -> None
 async def test_a_post_is_found_after_it_was_edited(surface: Tried) -> None:
     nonce = new_id()
     remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
-    await surface.surface.edit(surface.place, remote_id, Part(text="Changed"))
+    await surface.surface.edit(surface.place, remote_id, Part(text="Changed"), nonce)
     assert await surface.surface.find(surface.place, nonce, LONG_AGO) == [remote_id]
 
 
 async def test_a_deleted_message_is_gone_and_deleting_it_again_does_nothing(surface: Tried) -> None:
-    remote_id = await surface.surface.post(surface.place, Part(text="Hello"), new_id())
+    nonce = new_id()
+    remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
     await surface.surface.delete(surface.place, remote_id)
     await surface.surface.delete(surface.place, remote_id)
     assert await surface.texts() == []
     with pytest.raises(MessageGone):
-        await surface.surface.edit(surface.place, remote_id, Part(text="Again"))
+        await surface.surface.edit(surface.place, remote_id, Part(text="Again"), nonce)
 
 
 async def test_opening_a_thread_twice_gives_the_same(surface: Tried) -> None:

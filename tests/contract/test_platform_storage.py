@@ -1,10 +1,12 @@
 """What chat platforms ask of each database: who is who, what is shown where, what was delivered, what came in, and who may act."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from statistics import median
 from typing import Any
 from uuid import UUID
 
@@ -29,11 +31,14 @@ from core.models import (
     DeliveryState,
     Identity,
     InboundEvent,
+    Message,
+    MessageStatus,
     Place,
     Posted,
+    Role,
 )
 from core.ports import Storage, UnitOfWork
-from storage.engine import engines
+from storage.engine import engines, is_postgres
 from storage.unit_of_work import Database
 from tests.databases import NewDatabase, on_both
 from tests.fakes import ManualClock
@@ -49,6 +54,7 @@ SECOND = timedelta(seconds=1)
 class Subject:
     """One database as two processes see it."""
 
+    url: URL
     processes: tuple[Storage, Storage]
     clock: ManualClock
     admin: Principal
@@ -71,6 +77,24 @@ class Subject:
     async def post(self, conversation_id: UUID) -> Posted:
         async with self.storage.write() as uow:
             return await messages.post(uow, self.admin, conversation_id, "Hello", rules=RULES, source="test")
+
+    async def say(self, conversation_id: UUID, number: int, binding: Binding | None = None) -> None:
+        """Messages that want no answer, delivered to the binding."""
+        async with self.storage.write() as uow:
+            first = await uow.conversations.take_seqs(conversation_id, number)
+            said = [_message(conversation_id, seq, self.admin.user_id, uow.now) for seq in range(first, first + number)]
+            await uow.messages.add(*said)
+            if binding:
+                await uow.deliveries.put(*(_delivery(binding, str(each.id), message_id=each.id, at=uow.now) for each in said))
+
+    async def has_statistics(self) -> None:
+        """PostgreSQL gathers them by itself after a while."""
+        writer, reader = engines(self.url)
+        if is_postgres(self.url):
+            async with writer.begin() as connection:
+                await connection.exec_driver_sql("ANALYZE")
+        await writer.dispose()
+        await reader.dispose()
 
     async def deliver(self, binding: Binding, item: UUID, **fields: Any) -> Delivery:
         """Notes a message's delivery as final, with the message's present revision, unless `fields` say something else."""
@@ -134,11 +158,29 @@ async def subject(new_database: NewDatabase) -> AsyncIterator[Subject]:
         async with one.write() as uow:
             await projects.default(uow)
             admin = identity.principal_of(await identity.local_admin(uow))
-        yield Subject((one, other), clock, admin)
+        yield Subject(url, (one, other), clock, admin)
 
 
 def _place(channel: str = "C1", thread: str = "1.0", account: Account = TEAM) -> Place:
     return Place(account=account, channel=channel, thread=thread)
+
+
+def _message(conversation_id: UUID, seq: int, author_id: UUID, at: datetime) -> Message:
+    return Message(
+        id=new_id(),
+        conversation_id=conversation_id,
+        turn_id=None,
+        seq=seq,
+        role=Role.USER,
+        author_id=author_id,
+        content="Hello",
+        status=MessageStatus.COMPLETED,
+        revision=1,
+        metadata={},
+        source="test",
+        created_at=at,
+        updated_at=at,
+    )
 
 
 def _delivery(binding: Binding, item: str, *, at: Any, message_id: UUID | None = None, revision: int = 1) -> Delivery:
@@ -171,7 +213,7 @@ async def test_a_person_is_known_in_their_own_account_only(subject: Subject) -> 
         assert await uow.identities.all(TEAM) == [known]
         assert await uow.identities.of_users(TEAM, [alice.id, bob.id]) == [known]
         assert await uow.identities.of_users(TEAM, []) == []
-        assert await uow.identities.of_user(bob.id) == [elsewhere]
+        assert await uow.identities.of_users(OTHER_TEAM, [alice.id, bob.id]) == [elsewhere]
 
 
 async def test_a_person_who_comes_to_two_processes_at_once_becomes_one_user(subject: Subject) -> None:
@@ -331,6 +373,77 @@ async def test_a_card_that_is_missing_or_older_than_its_task_needs_a_writer(subj
     assert await subject.behind() == [binding.id]
 
 
+async def test_a_message_whose_turn_went_on_since_needs_a_writer(subject: Subject) -> None:
+    chat = await subject.chat()
+    first, _ = await subject.post(chat.id), await subject.post(chat.id)
+    binding = await subject.bound(chat.id, cursor=4)
+    asked = await subject.deliver(binding, first.message_id)
+    assert first.turn_id
+    turn_id = first.turn_id
+    assert await subject.behind() == []
+    await subject.write(lambda uow: turns.cancel(uow, subject.admin, turn_id))
+    assert await subject.behind() == [binding.id]
+    async with subject.storage.read() as uow:
+        assert await uow.deliveries.unsettled(binding.id) == [asked]
+
+
+@pytest.mark.parametrize("change", ["edit", "delete"])
+async def test_a_message_that_is_changed_long_afterwards_needs_a_writer(subject: Subject, change: str) -> None:
+    chat, posted = await subject.chat(), []
+    for _ in range(2):
+        posted.append(await subject.post(chat.id))
+        await subject.write(lambda uow: turns.cancel_all(uow, chat.id))
+    binding = await subject.bound(chat.id, cursor=4)
+    old = await subject.deliver(binding, posted[0].message_id)
+    await subject.say(chat.id, 100)
+    await subject.write(lambda uow: uow.bindings.update(binding.id, cursor=104))
+    assert await subject.behind() == []
+    async with subject.storage.write() as uow:
+        if change == "edit":
+            await messages.edit(uow, subject.admin, posted[0].message_id, "Hello again", rules=RULES)
+        else:
+            await messages.delete(uow, subject.admin, posted[0].message_id)
+    assert await subject.behind() == [binding.id]
+    async with subject.storage.read() as uow:
+        assert await uow.deliveries.unsettled(binding.id) == [old]
+
+
+async def test_the_last_turn_may_be_answered_again_long_afterwards(subject: Subject) -> None:
+    chat = await subject.chat()
+    posted = await subject.post(chat.id)
+    await subject.write(lambda uow: turns.cancel_all(uow, chat.id))
+    binding = await subject.bound(chat.id, cursor=2)
+    assert posted.reply_id
+    assert posted.turn_id
+    turn_id, reply = posted.turn_id, await subject.deliver(binding, posted.reply_id)
+    await subject.say(chat.id, 100)
+    await subject.write(lambda uow: uow.bindings.update(binding.id, cursor=102))
+    await subject.write(lambda uow: messages.retry(uow, subject.admin, turn_id, rules=RULES, source="test"))
+    async with subject.storage.read() as uow:
+        assert await uow.deliveries.unsettled(binding.id) == [reply]
+    assert await subject.behind() == [binding.id]
+
+
+async def test_what_is_unsettled_is_found_as_quickly_behind_thousands_of_messages(subject: Subject) -> None:
+    """It is looked for after every change of a conversation."""
+    bound = []
+    for number, said in enumerate((100, 3_000)):
+        chat = await subject.chat()
+        binding = await subject.bound(chat.id, f"{number}.0", cursor=said)
+        await subject.say(chat.id, said, binding)
+        bound.append(binding)
+    await subject.has_statistics()
+
+    async def seconds(binding: Binding) -> float:
+        async with subject.storage.read() as uow:
+            began = time.perf_counter()
+            assert await uow.deliveries.unsettled(binding.id) == []
+            return time.perf_counter() - began
+
+    few, many = [median([await seconds(binding) for _ in range(21)]) for binding in bound]
+    assert many < 4 * few
+
+
 async def test_a_revived_place_begins_with_what_waits_for_an_answer(subject: Subject) -> None:
     answered, asking = await subject.chat(), await subject.chat()
     ended = []
@@ -396,11 +509,32 @@ async def test_an_event_that_is_told_again_is_there_once(subject: Subject) -> No
     assert await subject.waiting() == ["message:C1:1.0"]
 
 
+async def test_an_event_that_was_not_taken_in_is_completed_by_one_that_tells_more(subject: Subject) -> None:
+    waiting, done = await subject.receive("message:C1:1.0"), await subject.receive("message:C1:2.0")
+    await subject.write(lambda uow: uow.inbound.done(done.id, uow.now))
+    more = {"text": "hi", "files": [1]}
+    async with subject.storage.write() as uow:
+        for event in (waiting, done):
+            await uow.inbound.complete(replace(event, id=new_id(), payload=more))
+        await uow.inbound.complete(replace(waiting, account="T2", payload={}))
+    async with subject.storage.read() as uow:
+        found = [await uow.inbound.get(each.id) for each in (waiting, done)]
+    assert [each.payload for each in found if each] == [more, {}]
+
+
 async def test_events_wait_in_the_order_in_which_they_came(subject: Subject) -> None:
     for number in range(5):
         await subject.receive(f"event {number}", lane=f"lane {number % 2}")
     assert await subject.waiting(limit=3) == ["event 0", "event 1", "event 2"]
     assert await subject.waiting(account=OTHER_TEAM) == []
+
+
+async def test_of_more_events_than_are_asked_for_every_lane_has_its_turn(subject: Subject) -> None:
+    for number in range(5):
+        await subject.receive(f"busy {number}", lane="busy")
+    await subject.receive("quiet", lane="quiet")
+    assert await subject.waiting(limit=3) == ["busy 0", "busy 1", "quiet"]
+    assert await subject.waiting(limit=1) == ["busy 0"]
 
 
 async def test_an_event_that_is_tried_again_later_holds_up_those_behind_it_in_its_lane(subject: Subject) -> None:
@@ -520,6 +654,15 @@ async def test_a_released_lease_may_be_taken_at_once(subject: Subject) -> None:
     assert taken.token == 2
     await subject.write(lambda uow: uow.account_leases.release(lease))
     assert await subject.take(new_id()) is None
+
+
+async def test_what_a_dead_process_held_may_be_taken_at_once(subject: Subject) -> None:
+    dead, alive = new_id(), new_id()
+    await subject.take(dead)
+    await subject.take(alive, account=OTHER_TEAM)
+    await subject.write(lambda uow: uow.account_leases.release_all(dead))
+    assert await subject.take(alive, process=1)
+    assert await subject.take(new_id(), account=OTHER_TEAM) is None
 
 
 async def test_who_lost_the_lease_writes_nothing(subject: Subject) -> None:

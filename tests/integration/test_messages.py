@@ -240,6 +240,35 @@ async def test_an_earlier_message_is_retried_by_posting_it_anew_with_its_files(w
     assert (await world.turn(first)).status is TurnStatus.CANCELLED
 
 
+async def test_an_earlier_message_is_posted_anew_once_however_often_it_is_retried(world: World) -> None:
+    chat = await world.chat()
+    first = await world.post(chat.id, "First")
+    await world.cancel(first)
+    await world.post(chat.id, "Second")
+
+    again = [await world.retry(first) for _ in range(3)]
+
+    assert again == again[:1] * 3
+    assert [each.content for each in await world.read(lambda uow: uow.messages.since(chat.id, 0)) if each.author_id] == [
+        "First",
+        "Second",
+        "First",
+    ]
+
+
+async def test_an_earlier_message_that_was_edited_can_be_retried_again(world: World) -> None:
+    chat = await world.chat()
+    first = await world.post(chat.id, "Frist")
+    await world.cancel(first)
+    await world.post(chat.id, "Second")
+    await world.retry(first)
+    await world.edit(first.message_id, "First")
+
+    again = await world.retry(first)
+
+    assert (await world.message(again.message_id)).content == "First"
+
+
 async def test_only_what_failed_or_was_stopped_can_be_retried(world: World) -> None:
     chat = await world.chat()
     posted = await world.post(chat.id, "Hello")

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -115,6 +115,9 @@ class Expected:
     begun: bool = False
     message_deleted: bool = False
     reply_deleted: bool = False
+    edits: int = 0
+    anew: dict[int, Posted] = field(default_factory=dict)
+    """As what it was posted anew, by the edits until then."""
 
 
 @dataclass(slots=True)
@@ -352,11 +355,14 @@ class Turns(RuleBasedStateMachine):
             assert work() == turn.posted
             turn.status, turn.failures, turn.rescues = TurnStatus.QUEUED, 0, 0
             turn.reply_deleted = False
+        elif turn.edits in turn.anew:
+            assert work() == turn.anew[turn.edits]
         elif len(self.unfinished(turn.conversation_id)) >= RULES.max_unfinished_turns:
             self.changes_nothing(work, RateLimited)
         else:
             posted = work()
             assert posted.turn_id not in self.turns
+            turn.anew[turn.edits] = posted
             self.posted(posted, turn.author)
 
     def edit(self, which: int, _: int) -> None:
@@ -374,6 +380,7 @@ class Turns(RuleBasedStateMachine):
             return
         message = work()
         assert message.content == said
+        turn.edits += 1
         fresh = turn.status is TurnStatus.QUEUED and turn.steps == 0
         assert fresh or message.edited_at == self.clock.now()
 

@@ -170,8 +170,109 @@ def test_a_decision_in_the_instant_of_a_cancellation_passes_it_over() -> None:
         await asyncio.sleep(0.999)
         callers.tasks["cancelled"].cancel()
         await asyncio.sleep(0)
-        callers.pacer.reconsider()
+        callers.pacer.reconsider(["edit"])
         await callers.tasks["patient"]
+
+    _in_virtual_time(scenario)
+
+
+def test_a_grant_of_which_no_use_is_made_goes_to_the_next() -> None:
+    async def scenario() -> None:
+        callers = Callers(SLOW)
+        callers.wait("changes its mind", Rank.FINAL)
+        await callers.all()
+        callers.wait("next", Rank.LIVE)
+        await asyncio.sleep(0)
+        callers.pacer.give_back(["edit"])
+        await callers.all()
+        assert callers.times == [1.0, 1.0]
+
+    _in_virtual_time(scenario)
+
+
+def test_buckets_that_nobody_used_for_a_while_are_forgotten_and_nobody_gains_by_that() -> None:
+    async def scenario() -> None:
+        callers = Callers(Budget(calls=1, seconds=1, burst=3))
+        for number in range(1_000):
+            callers.wait(str(number), Rank.LIVE, budgets=(f"channel {number}",))
+            if number % 100 == 99:
+                await callers.all()
+                await asyncio.sleep(5)
+        assert callers.pacer.buckets < 300
+        callers.pacer.busy({"channel 999": callers.budget}, 60.0)
+        begin = _now()
+        for number in range(4):
+            callers.wait(f"again {number}", Rank.LIVE, budgets=("channel 0",))
+        await callers.all()
+        assert [at - begin for at in callers.times[-4:]] == pytest.approx([0, 0, 0, 1])
+
+    _in_virtual_time(scenario)
+
+
+def test_a_refusal_counts_also_where_the_bucket_was_forgotten_meanwhile() -> None:
+    async def scenario() -> None:
+        callers = Callers(SLOW)
+        callers.pacer.busy({"edit": SLOW}, 60.0)
+        callers.wait("refused", Rank.FINAL)
+        await callers.all()
+        assert callers.times[-1] >= 60
+
+    _in_virtual_time(scenario)
+
+
+def test_a_slowed_bucket_is_remembered_until_it_has_recovered() -> None:
+    async def scenario() -> None:
+        callers = Callers(SLOW)
+        callers.wait("refused", Rank.LIVE)
+        await callers.all()
+        callers.pacer.busy({"edit": callers.budget}, 0.0)
+        await asyncio.sleep(5)
+        for number in range(500):
+            callers.wait(str(number), Rank.LIVE, budgets=(f"channel {number}",))
+        await callers.all()
+        begin = _now()
+        for number in range(3):
+            callers.wait(f"again {number}", Rank.LIVE)
+        await callers.all()
+        assert _now() - begin > 2.5
+
+    _in_virtual_time(scenario)
+
+
+def test_who_waits_elsewhere_costs_nothing() -> None:
+    async def scenario() -> None:
+        pacer, asked = Pacer(), 0
+
+        def urgency() -> Urgency:
+            nonlocal asked
+            asked += 1
+            return Urgency(Rank.LIVE, 0.0)
+
+        waiting = [asyncio.create_task(pacer.grant({f"channel {number}": SLOW}, urgency)) for number in range(2_000)]
+        await asyncio.gather(*waiting)
+        assert asked == 2_000
+
+    _in_virtual_time(scenario)
+
+
+def test_who_waits_for_the_same_is_asked_only_when_there_is_room() -> None:
+    async def scenario() -> None:
+        pacer, asked = Pacer(), 0
+
+        def urgency() -> Urgency:
+            nonlocal asked
+            asked += 1
+            return Urgency(Rank.LIVE, 0.0)
+
+        waiting = [asyncio.create_task(pacer.grant({"edit": EDITS}, urgency)) for _ in range(1_000)]
+        await asyncio.sleep(1)
+        assert asked == 0
+        await asyncio.sleep(10)
+        granted = sum(task.done() for task in waiting)
+        assert 0 < granted < 10
+        assert asked <= 2 * (granted + 1) * 1_000
+        for task in waiting:
+            task.cancel()
 
     _in_virtual_time(scenario)
 
@@ -199,7 +300,7 @@ def test_after_a_refusal_nothing_is_sent_for_as_long_as_was_asked_and_then_at_ha
         callers = Callers(SLOW)
         callers.wait("refused", Rank.LIVE)
         await callers.all()
-        callers.pacer.busy(["edit"], 30.0)
+        callers.pacer.busy({"edit": callers.budget}, 30.0)
         for number in range(3):
             callers.wait(str(number), Rank.FINAL, float(number))
         await callers.all()
@@ -217,7 +318,7 @@ def test_after_a_refusal_what_had_been_saved_up_is_gone() -> None:
         callers.wait("refused", Rank.FINAL)
         await callers.all()
         await asyncio.sleep(9)
-        callers.pacer.busy(["edit"], 1.0)
+        callers.pacer.busy({"edit": callers.budget}, 1.0)
         callers.wait("again", Rank.FINAL)
         await callers.all()
         assert callers.times[-1] == pytest.approx(10 + 1 + 2, abs=0.1)
@@ -230,7 +331,7 @@ def test_the_full_rate_comes_back_slowly() -> None:
         callers = Callers(SLOW)
         callers.wait("refused", Rank.LIVE)
         await callers.all()
-        callers.pacer.busy(["edit"], 0.0)
+        callers.pacer.busy({"edit": callers.budget}, 0.0)
         for number in range(400):
             callers.wait(str(number), Rank.LIVE, float(number))
         await callers.all()
@@ -249,12 +350,12 @@ def test_refusals_at_the_same_time_slow_a_bucket_once_and_never_to_a_standstill(
         callers.wait("refused", Rank.LIVE)
         await callers.all()
         for _ in range(10):
-            callers.pacer.busy(["edit"], 1.0)
+            callers.pacer.busy({"edit": callers.budget}, 1.0)
         callers.wait("again", Rank.LIVE)
         await callers.tasks["again"]
         assert callers.times[-1] == pytest.approx(1 + 1 + 2.0, abs=0.1)
         for _ in range(10):
-            callers.pacer.busy(["edit"], 0.0)
+            callers.pacer.busy({"edit": callers.budget}, 0.0)
             await asyncio.sleep(0.001)
         begin = _now()
         callers.wait("at last", Rank.LIVE)
@@ -269,7 +370,7 @@ def test_a_call_that_counts_in_two_budgets_waits_for_both_and_holds_up_nobody() 
         callers = Callers(SLOW)
         callers.wait("channel", Rank.FINAL, budgets=("channel a",))
         await callers.all()
-        callers.pacer.busy(["channel a"], 60.0)
+        callers.pacer.busy({"channel a": callers.budget}, 60.0)
         callers.wait("both", Rank.FINAL, budgets=("all", "channel a"))
         callers.wait("other", Rank.LIVE, budgets=("all", "channel b"))
         await callers.tasks["other"]

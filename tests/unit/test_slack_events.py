@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bots.slack import events
@@ -69,6 +69,13 @@ def test_a_mention_is_stored_under_one_key_in_both_of_its_forms() -> None:
     assert {events.key(form, f"Ev{number}") for number, form in enumerate(forms)} == {"message:C1:1795317004.000011"}
 
 
+def test_a_mention_by_an_edit_has_a_key_of_its_own_and_the_time_of_the_edit() -> None:
+    edited = message(f"<@{BOT}> hi", type="app_mention", edited={"user": ALICE, "ts": "1795317008.000000"})
+    assert events.key(events.kept(edited), "Ev1") == "message:C1:1795317004.000011:1795317008.000000"
+    assert told(edited).at == datetime(2026, 11, 22, 3, 10, 4, 11, tzinfo=UTC)
+    assert told(edited).edited_at == datetime(2026, 11, 22, 3, 10, 8, tzinfo=UTC)
+
+
 def test_other_events_are_stored_under_their_own_id() -> None:
     assert events.key(changed(message("a"), message("b")), "Ev7") == "event:Ev7"
 
@@ -94,7 +101,17 @@ def test_bots_slackbot_and_hidden_messages_are_left_alone(fields: dict[str, Any]
 
 def test_a_changed_text_is_an_edit() -> None:
     edited = told(changed(message("plan"), message(f"<@{BOT}> plan my year")))
-    assert edited == Edited(remote_id="1795317004.000011", channel="C1", thread="", author=ALICE, text="plan my year")
+    at = datetime(2026, 11, 22, 3, 10, 9, 1, tzinfo=UTC)
+    assert edited == Edited(remote_id="1795317004.000011", channel="C1", thread="", author=ALICE, text="plan my year", at=at)
+
+
+def test_an_edit_has_the_time_that_slack_gives_the_edited_message() -> None:
+    edited = message("plan my year", edited={"user": ALICE, "ts": "1795317008.000000"})
+    assert told(changed(message("plan"), edited)).at == datetime(2026, 11, 22, 3, 10, 8, tzinfo=UTC)
+
+
+def test_a_direct_message_is_for_the_bot() -> None:
+    assert (told(message(channel="D1")).to_bot, told(message(channel="C1")).to_bot) == (True, False)
 
 
 def test_a_link_that_unfolds_is_no_edit() -> None:
@@ -181,12 +198,18 @@ _FIELDS = {
 _MESSAGES = st.fixed_dictionaries({}, optional=_FIELDS)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a machine that never ran it, hypothesis sorts all of Unicode first
 @given(
     st.fixed_dictionaries({"type": _TYPES}, optional={**_FIELDS, "message": _MESSAGES | _VALUES, "previous_message": _MESSAGES | _VALUES})
 )
 def test_no_payload_is_ever_a_defect(payload: dict[str, Any]) -> None:
     event = events.event(payload, BOT)
     assert event is None or isinstance(event, (Said, Edited, Removed, Promoted, Stopped))
+
+
+@given(st.fixed_dictionaries({"type": _TYPES | st.just("event_callback")}, optional={**_FIELDS, "event": _MESSAGES | _VALUES}))
+def test_no_body_is_ever_a_defect(body: dict[str, Any]) -> None:
+    assert events.is_described(body) in (True, False)
 
 
 def test_what_is_not_as_slack_describes_it_means_nothing() -> None:

@@ -58,6 +58,20 @@ def test_a_queued_reply_shows_how_many_answers_come_before_it(position: int, not
     assert _shown(_reply("pending"), turn={**QUEUED, "position": position}, agent=ASKING).notes == (note,)
 
 
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_reply_that_broke_off_can_be_tried_again_until_another_turn_came(status: str) -> None:
+    assert [button.action for button in _shown(_reply(status)).buttons] == [Action.RETRY]
+    assert _shown(_reply(status), is_past=True).buttons == ()
+
+
+@pytest.mark.parametrize(
+    ("behind", "note"), [(1, "○ 1 more message is answered after this"), (3, "○ 3 more messages are answered after this")]
+)
+def test_a_reply_says_how_many_messages_are_answered_after_it(behind: int, note: str) -> None:
+    assert _shown(_reply(), turn=RUNNING, agent=ASKING, behind=behind).notes == ("◐ Thinking · Asking demo/offline …", note)
+    assert _shown(_reply(), turn=RUNNING, agent=ASKING).notes == ("◐ Thinking · Asking demo/offline …",)
+
+
 def test_a_reply_that_waits_for_a_retry_shows_when_and_why() -> None:
     turn = {**QUEUED, "retry_at": "2026-11-26T12:03:10.000Z", "error": "The provider is busy."}
     assert _shown(_reply("pending"), turn=turn, agent=ASKING).notes == ("◐ Thinking · Trying again at 12:03:10 UTC: The provider is busy.",)
@@ -65,7 +79,7 @@ def test_a_reply_that_waits_for_a_retry_shows_when_and_why() -> None:
 
 def test_a_reply_that_no_worker_can_give_says_what_to_do() -> None:
     shown = _shown(_reply("pending"), turn={**QUEUED, "no_worker": True}, agent=ASKING)
-    assert "No worker is running that has this model's key" in shown.notes[0]
+    assert "No worker runs that could answer. Start one that has this model's key" in shown.notes[0]
 
 
 def test_a_running_reply_shows_its_text_and_its_tool_calls_a_line_each() -> None:

@@ -61,9 +61,20 @@ def upgrade() -> None:
         sa.Column("sent_at", storage.schema.UtcDateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["binding_id"], ["bindings.id"], name=op.f("fk_deliveries_binding_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("binding_id", "item", "part", name=op.f("pk_deliveries")),
-        sa.UniqueConstraint("binding_id", "remote_id", name=op.f("uq_deliveries_binding_id_remote_id")),
+        sa.UniqueConstraint("remote_id", "binding_id", name=op.f("uq_deliveries_remote_id_binding_id")),
     )
-    op.create_index(op.f("ix_deliveries_remote_id"), "deliveries", ["remote_id"], unique=False)
+    op.create_index(op.f("ix_deliveries_message_id"), "deliveries", ["message_id"], unique=False)
+    is_open = sa.text("state IN ('sending', 'live')")
+    op.create_index("ix_deliveries_open", "deliveries", ["binding_id"], unique=False, sqlite_where=is_open, postgresql_where=is_open)
+    was_changed = sa.text("edited_at IS NOT NULL OR deleted_at IS NOT NULL")
+    op.create_index(
+        "ix_messages_changed",
+        "messages",
+        ["conversation_id"],
+        unique=False,
+        sqlite_where=was_changed,
+        postgresql_where=was_changed,
+    )
 
     op.create_table(
         "inbound",

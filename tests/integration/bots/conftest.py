@@ -1,22 +1,27 @@
 """A whole Onethread with a chat platform: the real engine over a real database, a scripted model, and a platform of the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from bots.account import HoldRules, hold
+from bots.lease import Held
 from bots.outlet import DeliveryRules
+from bots.policy import Policy
 from bots.services import Services
 from core import bindings
+from core.errors import StorageUnavailable
 from core.ids import new_id
 from core.models import AccountLease, Binding, Conversation, Place
-from core.ports import Storage
+from core.ports import Storage, UnitOfWork
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
+from tests.fakes import Gate
 from tests.integration.conftest import Start, World
 
 QUICK = HoldRules(
@@ -34,9 +39,66 @@ QUICK = HoldRules(
         backoff_limit_seconds=0.1,
         account_seconds=0.1,
         storage_seconds=0.05,
+        defect_seconds=0.05,
     ),
 )
+EVERYWHERE = Policy()
 PLACE = Place(account=ACCOUNT, channel="C1", thread="1.0")
+
+
+class Database:
+    """The database as one process sees it: it can be away, or keep its users waiting."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.is_away = False
+        self.refused = 0
+        """Transactions that failed for that."""
+        self.writes = 0
+        """Transactions that were begun to write."""
+        self.reads_wait: asyncio.Event | None = None
+        self.free_reads = 0
+        """So many do not wait."""
+        self.writes_wait: asyncio.Event | None = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[UnitOfWork]:
+        self._check()
+        if self.reads_wait and self.free_reads <= 0:
+            await self.reads_wait.wait()
+        self.free_reads -= 1
+        async with self._storage.read() as uow:
+            yield uow
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[UnitOfWork]:
+        self.writes += 1
+        self._check()
+        if self.writes_wait:
+            await self.writes_wait.wait()
+        async with self._storage.write() as uow:
+            yield uow
+            self._check()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._storage, name)
+
+    def _check(self) -> None:
+        if self.is_away:
+            self.refused += 1
+            raise StorageUnavailable("The database is away.")
+
+
+class Shown(Gate):
+    """Where the model waits until people read what it said."""
+
+    def __init__(self, platform: Platform, channel: str, text: str) -> None:
+        super().__init__()
+        self._is_there = lambda: platform.newest(channel).text.strip() == text.strip()
+        self._platform = platform
+
+    async def passing(self) -> None:
+        await self._platform.until(self._is_there, seconds=30)
 
 
 class NoIntake:
@@ -49,9 +111,9 @@ class NoIntake:
 class Stage:
     """The world, its platform, and what happens at one place of it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, platform: Platform | None = None) -> None:
         self.world = world
-        self.platform = Platform()
+        self.platform = platform or Platform()
         self.surface = self.client()
 
     def client(self) -> FakeSurface:
@@ -71,10 +133,13 @@ class Stage:
         )
 
     @asynccontextmanager
-    async def delivering(self, surface: FakeSurface | None = None, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
+    async def delivering(
+        self, surface: FakeSurface | None = None, *, storage: Any = None, policy: Policy = EVERYWHERE, **changes: Any
+    ) -> AsyncIterator[asyncio.Task[None]]:
         """A process that holds the account meanwhile. Keywords replace its delivery rules."""
         rules = replace(QUICK, delivery=replace(QUICK.delivery, **changes))
-        holder = asyncio.create_task(hold(self.services(), surface or self.surface, NoIntake(), rules), name="holder")
+        holding = hold(self.services(storage), surface or self.surface, NoIntake(), policy, rules)
+        holder = asyncio.create_task(holding, name="holder")
         try:
             yield holder
         finally:
@@ -89,6 +154,23 @@ class Stage:
         found = await self.world.read(lambda uow: uow.bindings.get(binding.id))
         assert found
         return found
+
+    async def held(self, seconds: float = 60) -> Held:
+        """The account's lease, which nobody extends. The database's lasts longer."""
+        owner = new_id()
+        lease = await self.world.write(
+            lambda uow: uow.account_leases.take(ACCOUNT, owner, until=uow.now + timedelta(minutes=10), now=uow.now)
+        )
+        assert lease
+        return Held(lease, asyncio.get_running_loop().time() + seconds)
+
+    async def until(self, holds: Callable[[], object], seconds: float = 5) -> None:
+        """Waits for what is not stored."""
+
+        async def asked() -> bool:
+            return bool(holds())
+
+        await self.world.until(asked, seconds)
 
     async def settled(self, binding: Binding, seconds: float = 5) -> None:
         """Waits until everything was delivered and noted."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -12,14 +12,12 @@ import structlog.testing
 from bots.account import HoldRules, Intake, hold
 from bots.delivery import Deliveries
 from bots.lease import Held
-from core.errors import LeaseLost, StorageUnavailable
-from core.ids import new_id
+from core.errors import LeaseLost
 from core.models import AccountLease
-from core.ports import Storage, UnitOfWork
 from tests.databases import on_both
-from tests.fake_surface import ACCOUNT, FakeSurface, Fault
+from tests.fake_surface import FakeSurface, Fault
 from tests.fakes import Gate
-from tests.integration.bots.conftest import PLACE, QUICK, NoIntake, Stage
+from tests.integration.bots.conftest import EVERYWHERE, PLACE, QUICK, Database, NoIntake, Stage
 
 new_database = on_both
 
@@ -30,11 +28,11 @@ async def _holding(
     *,
     surface: FakeSurface | None = None,
     intake: Intake | None = None,
-    storage: Storage | None = None,
+    storage: Any = None,
     rules: HoldRules = QUICK,
 ) -> AsyncIterator["asyncio.Task[None]"]:
     services = stage.services(storage)
-    task = asyncio.create_task(hold(services, surface or stage.client(), intake or NoIntake(), rules), name="holder")
+    task = asyncio.create_task(hold(services, surface or stage.client(), intake or NoIntake(), EVERYWHERE, rules), name="holder")
     try:
         yield task
     finally:
@@ -62,44 +60,17 @@ class Listening:
             self.ended.set()
 
 
-class Switchable:
-    """The database, which can be away."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.is_away = False
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.read() as uow:
-            yield uow
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.write() as uow:
-            yield uow
-            self._check()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._storage, name)
-
-    def _check(self) -> None:
-        if self.is_away:
-            raise StorageUnavailable("The database is away.")
-
-
 async def test_only_one_of_two_processes_serves_the_account_and_the_other_takes_over_at_once_when_it_ends(stage: Stage) -> None:
     first, second = Listening(), Listening()
     async with _holding(stage, intake=first) as holder:
         async with asyncio.timeout(5):
             await first.runs.wait()
-        async with _holding(stage, intake=second):
-            await asyncio.sleep(3 * QUICK.poll_seconds)
+        waiting = Database(stage.world.app.storage)
+        async with _holding(stage, intake=second, storage=waiting):
+            await stage.until(lambda: waiting.writes >= 3)
             assert not second.runs.is_set()
             holder.cancel()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(QUICK.lease_seconds / 2):
                 await second.runs.wait()
     assert second.leases[0].token > first.leases[0].token
 
@@ -108,10 +79,10 @@ async def test_a_process_that_lost_its_lease_sends_nothing_more_and_another_one_
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
     gate, intake = Gate(), Listening()
-    storage, zombie = Switchable(stage.world.app.storage), stage.client()
+    storage, zombie = Database(stage.world.app.storage), stage.client()
     stage.world.model.will("Half ", gate, "and half")
     rules = replace(QUICK, lease_seconds=0.6)
-    async with stage.world.working(), _holding(stage, storage=storage, surface=zombie, intake=intake, rules=rules):  # type: ignore[arg-type]
+    async with stage.world.working(), _holding(stage, storage=storage, surface=zombie, intake=intake, rules=rules):
         await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
         storage.is_away = True
@@ -130,10 +101,10 @@ async def test_a_process_that_is_stopped_while_it_loses_its_lease_ends(stage: St
     chat = await stage.world.chat()
     await stage.bound(chat)
     await stage.world.note(chat.id, "Hello")
-    storage, intake, surface = Switchable(stage.world.app.storage), Listening(), stage.client()
+    storage, intake, surface = Database(stage.world.app.storage), Listening(), stage.client()
     surface.will("post", *[Fault(until=asyncio.Event())] * 10)
     rules = replace(QUICK, lease_seconds=0.6)
-    async with _holding(stage, storage=storage, surface=surface, intake=intake, rules=rules) as holder:  # type: ignore[arg-type]
+    async with _holding(stage, storage=storage, surface=surface, intake=intake, rules=rules) as holder:
         async with asyncio.timeout(5):
             await intake.runs.wait()
             storage.is_away = True
@@ -147,33 +118,63 @@ async def test_a_process_that_does_not_know_that_its_lease_is_lost_finds_out_bef
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
     await stage.world.note(chat.id, "Hello")
-    outdated = await _lease(stage)
-    await stage.world.write(lambda uow: uow.account_leases.release(outdated))
-    await _lease(stage)
-    held = Held(outdated, asyncio.get_running_loop().time() + 60)
+    held = await stage.held()
+    await stage.world.write(lambda uow: uow.account_leases.release(held.lease))
+    await stage.held()
     with pytest.raises(LeaseLost):
-        await Deliveries(stage.services(), stage.client(), held, QUICK.delivery).run()
+        await Deliveries(stage.services(), stage.client(), held, EVERYWHERE, QUICK.delivery).run()
     assert stage.platform.calls == []
     assert await stage.world.read(lambda uow: uow.deliveries.unsettled(binding.id)) == []
-
-
-async def _lease(stage: Stage) -> AccountLease:
-    owner = new_id()
-    lease = await stage.world.write(lambda uow: uow.account_leases.take(ACCOUNT, owner, until=uow.now + timedelta(60), now=uow.now))
-    assert lease
-    return lease
 
 
 async def test_no_call_begins_that_could_outlast_the_lease(stage: Stage) -> None:
     chat = await stage.world.chat()
     await stage.bound(chat)
-    await stage.world.post(chat.id, "Hello")
-    surface = FakeSurface(stage.platform, call_seconds=5.0)
-    sent: list[str] = []
-    surface.before = sent.append
-    async with _holding(stage, surface=surface, rules=replace(QUICK, lease_seconds=1.0)):
-        await asyncio.sleep(0.5)
-    assert sent == []
+    await stage.world.note(chat.id, "Hello")
+    slow, quick, sent = FakeSurface(stage.platform, call_seconds=5.0), FakeSurface(stage.platform), list[str]()
+    slow.before = sent.append
+    held = await stage.held(seconds=4.0)
+    longer = Held(held.lease, asyncio.get_running_loop().time() + 60)
+    async with _delivering(stage, slow, held):
+        async with _delivering(stage, quick, longer):
+            await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
+        await stage.world.note(chat.id, "Still there?")
+        async with _delivering(stage, quick, longer):
+            await stage.platform.until(lambda: stage.platform.texts() == ["Hello", "Still there?"])
+        assert sent == []
+        await stage.world.note(chat.id, "Now")
+        held.extend(longer)
+        await stage.platform.until(lambda: "post is done" in sent)
+
+
+async def test_no_post_begins_that_could_outlast_the_lease_as_noting_it_took_long(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    await stage.bound(chat)
+    await stage.world.note(chat.id, "Hello")
+    database, surface, sent = Database(stage.world.app.storage), stage.client(), list[str]()
+    database.writes_wait, surface.before = asyncio.Event(), sent.append
+    held = await stage.held(seconds=2 * surface.call_seconds)
+    async with _delivering(stage, surface, held, database):
+        await stage.until(lambda: database.writes)
+        await stage.until(lambda: held.lasts < surface.call_seconds)
+        database.writes_wait.set()
+        await stage.until(lambda: held.lasts < 0)
+        assert sent == []
+        held.extend(Held(held.lease, asyncio.get_running_loop().time() + 60))
+        await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
+    assert sent == ["post is sent", "post is done"]
+
+
+@asynccontextmanager
+async def _delivering(stage: Stage, surface: FakeSurface, held: Held, storage: Any = None, **changes: Any) -> AsyncIterator[Deliveries]:
+    """A process that delivers under this lease, whoever else may hold it. Keywords replace its rules."""
+    deliveries = Deliveries(stage.services(storage), surface, held, EVERYWHERE, replace(QUICK.delivery, **changes))
+    running = asyncio.create_task(deliveries.run(), name="delivering")
+    try:
+        yield deliveries
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_a_call_that_has_begun_is_ended_and_noted_before_the_lease_is_given_back(stage: Stage) -> None:
@@ -188,8 +189,10 @@ async def test_a_call_that_has_begun_is_ended_and_noted_before_the_lease_is_give
         async with asyncio.timeout(5):
             await sent.wait()
         holder.cancel()
-        await asyncio.sleep(0.05)
-        assert not holder.done()
+        waiting = Database(stage.world.app.storage)
+        async with _holding(stage, storage=waiting):
+            await stage.until(lambda: waiting.writes >= 2)
+            assert not holder.done()
         answers.set()
         await asyncio.wait({holder})
     rows = await stage.world.read(lambda uow: uow.deliveries.of_binding(binding.id, [str(posted.message_id)]))
@@ -209,24 +212,25 @@ async def test_a_part_that_breaks_is_started_again_and_its_words_are_not_logged(
 async def test_an_outage_of_the_database_costs_nothing_but_time(stage: Stage) -> None:
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
-    storage = Switchable(stage.world.app.storage)
+    storage = Database(stage.world.app.storage)
     gate = Gate()
     stage.world.model.will("Half ", gate, "and half")
-    async with stage.world.working(), _holding(stage, storage=storage):  # type: ignore[arg-type]
+    async with stage.world.working(), _holding(stage, storage=storage):
         await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
         storage.is_away = True
         gate.open()
-        await asyncio.sleep(0.3)
+        refused = storage.refused
+        await stage.until(lambda: storage.refused >= refused + 5)
         storage.is_away = False
         await stage.settled(binding)
     assert stage.platform.texts() == ["Go", "Half and half"]
 
 
 async def test_an_outage_longer_than_the_lease_gives_the_account_to_whoever_reaches_the_database(stage: Stage) -> None:
-    storage, first, second = Switchable(stage.world.app.storage), Listening(), Listening()
+    storage, first, second = Database(stage.world.app.storage), Listening(), Listening()
     rules = replace(QUICK, lease_seconds=0.5)
-    async with _holding(stage, storage=storage, intake=first, rules=rules):  # type: ignore[arg-type]
+    async with _holding(stage, storage=storage, intake=first, rules=rules):
         async with asyncio.timeout(5):
             await first.runs.wait()
         storage.is_away = True
@@ -239,19 +243,22 @@ async def test_bindings_without_anything_to_do_have_no_writer(stage: Stage) -> N
     for each in range(200):
         chat = await stage.world.chat()
         await stage.bound(chat, replace(PLACE, thread=f"{each}.0"))
-    lease = await _lease(stage)
-    held = Held(lease, asyncio.get_running_loop().time() + 60)
-    deliveries = Deliveries(stage.services(), stage.client(), held, QUICK.delivery)
-    running = asyncio.create_task(deliveries.run())
-    try:
+    async with _delivering(stage, stage.client(), await stage.held()) as deliveries:
         await stage.world.note(chat.id, "Hello")
         await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
         assert deliveries.writers == 1
-        await stage.world.until(lambda: _is_true(not deliveries.writers))
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
+        await stage.until(lambda: not deliveries.writers)
 
 
-async def _is_true(found: bool) -> bool:
-    return found
+async def test_places_that_are_behind_begin_some_at_a_time(stage: Stage) -> None:
+    for each in range(12):
+        chat = await stage.world.chat()
+        await stage.bound(chat, replace(PLACE, channel=f"C{each}"))
+        await stage.world.note(chat.id, "Hello")
+    database = Database(stage.world.app.storage)
+    database.reads_wait, database.free_reads = asyncio.Event(), 1
+    async with _delivering(stage, stage.client(), await stage.held(), database, at_once=5) as deliveries:
+        await stage.until(lambda: deliveries.writers)
+        assert deliveries.writers == 5
+        database.reads_wait.set()
+        await stage.platform.until(lambda: len(stage.platform.messages) == 12)

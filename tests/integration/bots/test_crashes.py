@@ -17,7 +17,7 @@ from core.models import Account, AgentStatus, Binding, Place
 from core.ports import ModelRequest, Storage, UnitOfWork
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
 from tests.fakes import Gate, Item, ScriptedModel, said
-from tests.integration.bots.conftest import QUICK, NoIntake, Stage
+from tests.integration.bots.conftest import EVERYWHERE, QUICK, NoIntake, Stage
 from tests.integration.conftest import Start
 
 _TRANSACTION = ("a transaction begins", "a transaction is not committed", "a transaction is committed")
@@ -148,7 +148,7 @@ async def _killed(stage: Stage, case: Case, fuse: Fuse, *, late: bool) -> bool:
     surface.before = fuse.step
     surface.arrives_after = (lambda: asyncio.sleep(0.1)) if late else None
     services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
-    process = asyncio.create_task(hold(services, surface, NoIntake(), _RULES), name="killed process")
+    process = asyncio.create_task(hold(services, surface, NoIntake(), EVERYWHERE, _RULES), name="killed process")
     await stage.world.post(case.conversation_id, f"Go {case.channel}", rules=replace(stage.world.app.rules, messages_per_minute=1_000))
     dead, done = asyncio.create_task(fuse.dead.wait()), asyncio.create_task(stage.settled(case.binding, seconds=30))
     await asyncio.wait({dead, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +172,7 @@ async def test_what_a_killed_process_sent_late_does_not_stay_in_place_of_the_end
     killed.before, killed.arrives_after = fuse.step, arrives.wait
     stage.world.model.will("One ", first, "two ", second, "three")
     services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
-    process = asyncio.create_task(hold(services, killed, NoIntake(), _RULES), name="killed process")
+    process = asyncio.create_task(hold(services, killed, NoIntake(), EVERYWHERE, _RULES), name="killed process")
     async with stage.world.working():
         posted = await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "One ")
@@ -205,7 +205,7 @@ async def _end_lease(stage: Stage, account: Account, owner: UUID) -> None:
 
 async def _goes_on(stage: Stage, case: Case) -> None:
     """Another process takes over and delivers the rest."""
-    process = asyncio.create_task(hold(stage.services(), _surface(stage, case), NoIntake(), _RULES), name="successor")
+    process = asyncio.create_task(hold(stage.services(), _surface(stage, case), NoIntake(), EVERYWHERE, _RULES), name="successor")
     try:
         await stage.settled(case.binding, seconds=30)
         place = (await stage.binding(case.binding)).place

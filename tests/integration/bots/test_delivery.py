@@ -4,13 +4,18 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+import structlog.testing
+
+from bots.outlet import Outlet
+from bots.picture import Picture
 from bots.surface import Action, Limits
 from core import bindings, conversations, messages, tasks
+from core.frames import Frame, snapshot
 from core.ids import new_id
 from core.llm.failures import Reason, failure
 from core.models import AgentStatus, Binding, Decision, Delivery, DeliveryState
 from tests.fakes import Call, Gate
-from tests.integration.bots.conftest import PLACE, Stage
+from tests.integration.bots.conftest import EVERYWHERE, PLACE, QUICK, Stage
 
 
 async def test_a_quick_answer_costs_one_call_for_each_message(stage: Stage) -> None:
@@ -58,11 +63,33 @@ async def test_messages_come_in_order_also_when_the_first_answer_takes_long(stag
         await stage.world.post(chat.id, "One")
         await gate.reached()
         await stage.world.post(chat.id, "Two")
-        await stage.platform.until(lambda: len(stage.platform.shown()) == 4)
-        assert "○ Queued · 1 answer before this one" in stage.platform.newest().notes
+        await stage.platform.until(lambda: len(stage.platform.shown()) == 3)
         gate.open()
         await stage.settled(binding)
     assert stage.platform.texts() == ["One", "First answer", "Two", "Second answer"]
+
+
+async def test_the_answer_that_is_written_says_how_many_come_after_it_and_these_are_not_begun(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("First ", gate, "answer").will("Second answer").will("Third answer")
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "One")
+        await gate.reached()
+        await stage.world.post(chat.id, "Two")
+        await stage.platform.until(lambda: "○ 1 more message is answered after this" in _notes(stage))
+        await stage.world.post(chat.id, "Three")
+        await stage.platform.until(lambda: "○ 2 more messages are answered after this" in _notes(stage))
+        await stage.platform.until(lambda: stage.platform.texts() == ["One", "First ", "Two", "Three"])
+        gate.open()
+        await stage.settled(binding)
+    assert sorted(stage.platform.texts()) == ["First answer", "One", "Second answer", "Third answer", "Three", "Two"]
+    assert all(len(each.part.notes) <= 1 for each in stage.platform.shown())
+
+
+def _notes(stage: Stage) -> list[str]:
+    return [note for each in stage.platform.shown() for note in each.part.notes]
 
 
 async def test_a_long_answer_is_shown_in_parts_that_stay_as_they_are(stage: Stage) -> None:
@@ -105,7 +132,7 @@ async def test_parts_that_a_second_attempt_does_not_need_disappear(stage: Stage)
 
 
 async def test_a_part_that_cannot_be_changed_much_longer_is_closed_and_the_text_goes_on_in_a_new_one(stage: Stage) -> None:
-    stage.surface.limits_of = Limits(length=1000, edit_seconds=0.01, live_seconds=0.3)
+    stage.surface.live_seconds_of = lambda _: 0.3
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
     gate = Gate()
@@ -117,6 +144,44 @@ async def test_a_part_that_cannot_be_changed_much_longer_is_closed_and_the_text_
         await stage.settled(binding)
     assert "\n".join(stage.platform.texts()[1:]).split() == ["The", "beginning.", "And", "the", "end."]
     assert "tokens" in stage.platform.newest().notes[-1]
+
+
+async def test_a_part_that_ends_inside_code_goes_on_although_nothing_but_blanks_has_come_since(stage: Stage) -> None:
+    stage.surface.live_seconds_of = lambda _: 0.3
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    blanks, end = Gate(), Gate()
+    stage.world.model.will("```\nxxxxxxxxxxxx", blanks, "    ", end, "y\n```\nThe end.")
+    with structlog.testing.capture_logs() as logs:
+        async with stage.world.working(), stage.delivering():
+            await stage.world.post(chat.id, "Go")
+            await stage.platform.until(lambda: len(stage.platform.shown()) == 3)
+            posted = len(stage.platform.messages)
+            blanks.open()
+            await stage.platform.until(lambda: len(stage.platform.messages) > posted + 1)
+            end.open()
+            await stage.settled(binding)
+    assert [each for each in logs if each["event"] == "delivery.goes_in_circles"] == []
+    assert "xxxxxxxxxxxx" in stage.platform.texts()[1]
+    assert "The end." in stage.platform.newest().text
+
+
+async def test_only_what_cannot_be_changed_much_longer_is_replaced_and_not_what_replaced_it(stage: Stage) -> None:
+    streams = {"1001.0001": 0.2}
+    stage.surface.live_seconds_of = streams.get
+    task = await stage.world.task("Old")
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.world.model.will(Call("delete_task", {"ref": task.ref})).will("Done.")
+    async with stage.world.working(), stage.delivering(status_seconds=0.2):
+        posted = await stage.world.post(chat.id, "Delete it")
+        await stage.platform.until(lambda: len(stage.platform.messages) == 3)
+        shown = len(stage.platform.statuses[PLACE])
+        await stage.platform.until(lambda: len(stage.platform.statuses[PLACE]) >= shown + 4)
+        await stage.world.decide(await stage.world.approval(posted), Decision.APPROVE)
+        await stage.settled(binding)
+    assert len(stage.platform.messages) == 3
+    assert stage.platform.texts() == ["Delete it", "Done."]
 
 
 async def test_an_approval_is_asked_for_with_buttons_and_the_answer_goes_on_in_the_same_message(stage: Stage) -> None:
@@ -184,6 +249,43 @@ async def test_a_stopped_answer_says_so_and_a_retry_goes_on_in_its_place(stage: 
         await stage.world.ended(posted)
         await stage.settled(binding)
     assert stage.platform.texts() == ["Go", "Whole"]
+
+
+async def test_what_broke_off_cannot_be_tried_again_from_there_once_another_turn_came(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    stage.world.model.will("Half ", gate).will("Fine.")
+    async with stage.world.working(), stage.delivering():
+        posted = await stage.world.post(chat.id, "Go")
+        await gate.reached()
+        await stage.world.cancel(posted)
+        await stage.settled(binding)
+        await stage.world.note(chat.id, "A remark, which nobody answers")
+        await stage.settled(binding)
+        stopped = stage.platform.shown()[1]
+        assert [button.action for button in stopped.part.buttons] == [Action.RETRY]
+        await stage.world.ask(chat.id, "Something else")
+        await stage.settled(binding)
+    assert stopped.part.buttons == ()
+    assert stopped.part.notes == ("■ Stopped.",)
+    assert stage.platform.texts() == ["Go", stopped.text, "A remark, which nobody answers", "Something else", "Fine."]
+
+
+async def test_an_answer_whose_end_was_told_but_not_read_yet_is_shown_as_far_as_it_was_told(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    posted = await stage.world.post(chat.id, "Go")
+    outlet = Outlet(stage.surface, await stage.held(), EVERYWHERE, QUICK.delivery)
+    picture = Picture(stage.services(), outlet, binding, [])
+    picture.apply(Frame("snapshot", await stage.world.read(lambda uow: snapshot(uow, chat, limit=10))))
+    await picture.refresh()
+    told = {"message_id": str(posted.reply_id), "content": "The whole answer.", "status": "completed", "metadata": {}}
+    picture.apply(Frame("llm_delta", {"message_id": told["message_id"], "stream_no": 1, "offset": 0, "delta": "The whole "}))
+    picture.apply(Frame("llm_complete", told))
+    shown = picture.view(picture.items[-1])
+    assert shown is not None
+    assert (shown.text, shown.ended) == ("The whole answer.", False)
 
 
 async def test_a_task_gets_a_card_that_follows_it_before_its_first_message(stage: Stage) -> None:

@@ -54,7 +54,30 @@ async def test_list_shows_what_is_open_or_looked_for(office: Office, people: Peo
     assert await _listed(alice, "") == ["• *OT-2* Sell milk · todo · alice", "• *OT-1* Buy milk · todo"]
     assert await _listed(alice, "done") == ["• *OT-3* Paint the wall · done"]
     assert await _listed(alice, "paint") == ["• *OT-3* Paint the wall · done"]
-    assert (await alice.types("/task list in progress"))["text"].startswith("No tasks.")
+    assert (await alice.types("/task list in progress"))["text"] == "No task is in progress."
+    assert (await alice.types("/task list violin"))["text"] == "No task has these words: violin"
+
+
+async def test_a_list_of_nothing_says_of_what_there_is_none(office: Office, people: People) -> None:
+    alice, _, _ = people
+    assert (await alice.types("/task list done"))["text"] == "No task is done yet."
+    await alice.types("/task new Buy milk")
+    assert (await alice.types("/task list done"))["text"] == "No task is done yet."
+    await alice.types("/task done OT-1")
+    assert (await alice.types("/task list"))["text"] == "No task is open. Make one: `/task new <title>`"
+
+
+async def test_an_answer_mentions_nobody_and_a_title_has_no_markup(office: Office, people: People) -> None:
+    alice, bob, _ = people
+    made = await alice.types(f"/task new **Ask** &lt;@{bob.id}&gt; and &lt;!channel&gt;")
+    answers = [made["text"], *[(await alice.types(f"/task {each}"))["text"] for each in ("list", "show OT-1", f"list &lt;@{bob.id}&gt;")]]
+    assert all(bob.id in each and f"<@{bob.id}>" not in each and "<!channel>" not in each for each in answers)
+    assert [task.title for task in await office.tasks()] == [f"Ask <@{bob.id}> and <!channel>"]
+
+
+async def test_a_title_that_is_too_long_is_refused_and_not_cut(office: Office, people: People) -> None:
+    alice, _, _ = people
+    assert (await alice.types(f"/task new {'a' * 201}"))["text"].startswith("A title has 1-200 characters; this one has 201.")
 
 
 async def _listed(person: Speaker, what: str) -> list[str]:
@@ -141,13 +164,16 @@ async def test_a_wrong_command_is_told_the_closest(office: Office, people: Peopl
 async def test_without_a_database_one_is_told_so(office: Office, people: People) -> None:
     alice, _, _ = people
     office.storage.is_away = True
-    assert (await alice.types("/task list"))["text"] == "Onethread cannot reach its database just now. Try again in a moment."
+    assert (await alice.types("/task list"))["text"] == "The database is away."
 
 
-async def test_slack_is_answered_in_time_where_a_look_up_takes_long(office: Office, people: People) -> None:
+async def test_slack_is_answered_in_time_and_the_person_is_told_the_end_later(office: Office, people: People) -> None:
     alice, _, _ = people
-    await office.slack.fail("users.info", delay=6)
-    assert (await alice.types("/task list"))["text"] == "That took too long. Try again in a moment."
+    await office.slack.fail("users.info", delay=3.5)
+    answer = await alice.types("/task new Buy **milk**")
+    assert answer["text"] == "This takes longer than Slack waits. I tell you here how it ended."
+    await office.tells(alice, "Made OT-1 Buy milk · todo")
+    assert len(await office.tasks()) == 1
 
 
 async def test_only_channels_and_people_on_the_list_are_answered(open_office: Open, slack: SlackEmulator, channel: str) -> None:
@@ -157,6 +183,6 @@ async def test_only_channels_and_people_on_the_list_are_answered(open_office: Op
         elsewhere = await office.speaker("bob", await slack.channel())
         assert (await alice.types("/task list"))["text"].startswith("I may not talk with you yet.")
         assert (await elsewhere.types("/task list"))["text"].startswith("I do not answer in this channel.")
-        assert (await talker.types("/task list"))["text"].startswith("No tasks.")
+        assert (await talker.types("/task list"))["text"].startswith("No task is open.")
         direct = await talker.person.dm_channel()
-        assert (await talker.person.slash("/task", "list", direct)).json["text"].startswith("No tasks.")
+        assert (await talker.person.slash("/task", "list", direct)).json["text"].startswith("No task is open.")

@@ -2,7 +2,9 @@
 
 import pytest
 
+from bots.slack.surface import SlackSurface
 from core.models import MessageStatus
+from tests.emulators.slack import SlackEmulator
 from tests.integration.slack.conftest import Office, Speaker
 
 pytestmark = pytest.mark.requires("slack-emulator")
@@ -16,6 +18,42 @@ async def test_stop_stops_the_reply(office: Office, people: People, channel: str
     await office.settled()
     assert (await office.messages(channel, thread.ts))[1].status is MessageStatus.CANCELLED
     assert await office.told(bob) == []
+
+
+async def test_stop_stops_the_reply_in_a_private_channel_for_who_did_not_write_there_yet(office: Office, slack: SlackEmulator) -> None:
+    private = await slack.channel(private=True)
+    alice, bob, _ = await office.speakers(private)
+    thread = await alice.says("@onethread plan a surprise")
+    await bob.presses(await thread.button("Stop"))
+    await office.settled()
+    assert (await office.messages(private, thread.ts))[1].status is MessageStatus.CANCELLED
+    assert await office.told(bob) == []
+
+
+async def test_whoever_presses_a_button_that_takes_long_is_told_later(office: Office, people: People) -> None:
+    alice, _, _ = people
+    await office.slack.fail("users.info", delay=3.5)
+    await alice.presses_raw("onethread:stop", "no id")
+    assert await office.told(alice) == []
+    await office.tells(alice, "This button does not work any more.")
+
+
+async def test_what_goes_wrong_with_one_button_leaves_the_rest_as_it_is(
+    office: Office, people: People, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice, _, _ = people
+
+    async def defect(*_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(SlackSurface, "tell", defect)
+    await alice.presses_raw("onethread:stop", "no id")
+    monkeypatch.undo()
+    await alice.presses_raw("onethread:stop", "no id")
+    await office.tells(alice, "This button does not work any more.")
+    logged = "".join(capsys.readouterr())
+    assert "slack.not_told" in logged
+    assert "slack.restarted" not in logged
 
 
 async def test_a_button_that_came_too_late_tells_the_person_why(office: Office, people: People, channel: str) -> None:
@@ -70,7 +108,7 @@ async def test_without_a_database_the_person_is_told_to_press_again(office: Offi
     office.storage.is_away = True
     await alice.presses_raw("onethread:stop", "1")
     office.storage.is_away = False
-    await office.tells(alice, "Onethread cannot reach its database just now.")
+    await office.tells(alice, "The database is away.")
 
 
 # --- the shortcut ----------------------------------------------------------------------------------------------------

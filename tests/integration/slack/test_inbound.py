@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -120,7 +121,7 @@ async def test_what_cannot_be_stored_is_not_acknowledged_and_comes_again(office:
     alice, _, _ = people
     office.storage.is_away = True
     thread = await alice.says("@onethread hello")
-    await office.slack.until(office.slack.deliveries, lambda seen: any(each["status"] == 500 for each in seen))
+    await office.slack.until(office.slack.deliveries, lambda seen: any(each["status"] == 503 for each in seen))
     office.storage.is_away = False
     await office.says(channel, thread.ts, "alice: hello")
 
@@ -281,6 +282,21 @@ async def test_files_come_with_their_message(office: Office, people: People, cha
     assert (file.name, await office.world.read(lambda uow: uow.attachments.data(file.id))) == ("notes.txt", b"buy milk")
 
 
+async def test_files_come_with_a_mention_also_where_its_form_without_them_came_first(
+    open_office: Open, channel: str, slack: SlackEmulator, world: World
+) -> None:
+    file = {"id": "F1", "name": "film.mp4", "mimetype": "video/mp4", "size": MAX_BYTES + 1, "url_private": f"{slack.root}/film"}
+    async with held_elsewhere(world, slack), open_office() as office:
+        alice, _, _ = await office.speakers(channel)
+        said = {"channel": channel, "user": alice.id, "ts": "1795317004.000011", "text": f"<@{slack.bot_user_id}> watch this"}
+        await slack.send({**said, "type": "app_mention"})
+        await slack.send({**said, "type": "message", "subtype": "file_share", "files": [file]})
+        await slack.send({**said, "type": "app_mention"})
+    async with open_office() as office:
+        await office.speakers(channel)
+        await office.says(channel, said["ts"], "alice: watch this\n\n(The file 'film.mp4' has 10.5 MB; 10.5 MB is the most.)")
+
+
 async def test_a_file_that_cannot_be_had_is_named_and_the_message_comes_all_the_same(office: Office, people: People, channel: str) -> None:
     alice, _, _ = people
     file = {"id": "F1", "name": "film.mp4", "mimetype": "video/mp4", "size": MAX_BYTES + 1, "url_private": f"{office.slack.root}/film"}
@@ -323,6 +339,111 @@ async def test_a_request_without_signature_is_refused(office: Office) -> None:
 async def test_a_signed_body_that_says_nothing_is_a_bad_request(office: Office, body: str) -> None:
     kind = "application/x-www-form-urlencoded" if body.startswith("payload") else "application/json"
     assert (await office.slack.post_to_app(body, kind)).status == 400
+
+
+def _action(**fields: Any) -> dict[str, Any]:
+    usual = {"user": {"id": "U1"}, "channel": {"id": "C1"}, "actions": [{"type": "button", "action_id": "onethread:stop", "value": "x"}]}
+    return {"type": "block_actions", **usual, **fields}
+
+
+_NONSENSE: list[Any] = [
+    {"type": "event_callback", "event": None},
+    {"type": "event_callback", "event": "x", "event_id": "Ev1"},
+    {"type": "event_callback", "event": {"type": "message"}, "event_id": 5},
+    {"type": "event_callback", "event": {"type": "message"}, "event_id": "E" * 5_000},
+    {"type": "event_callback", "event": {"type": "message"}, "event_id": "E", "authorizations": "x"},
+    {"type": "event_callback", "event": {"type": "message"}, "event_id": "E", "team": [1]},
+    {"type": "event_callback", "event": {"type": "message"}, "event_id": "E", "team_id": float("nan")},
+    {"type": "url_verification"},
+    {"type": "view_submission", "user": {"id": "U1"}, "view": {"callback_id": "x"}},
+    {"type": "block_suggestion", "user": {"id": "U1"}, "action_id": "x", "block_id": "b", "value": "v"},
+    {"type": "shortcut", "callback_id": "onethread_make_task", "user": {"id": "U1"}, "action_ts": "1"},
+    {"type": "message_action", "callback_id": "onethread_make_task", "user": {"id": "U1"}, "action_ts": "1"},
+    _action(channel=None),
+    _action(channel={"id": [1]}),
+    _action(actions=[1]),
+    _action(actions="x"),
+    _action(message="x"),
+    {},
+]
+
+
+@pytest.mark.parametrize("body", _NONSENSE, ids=range(len(_NONSENSE)))
+async def test_signed_nonsense_is_ignored(office: Office, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = json.dumps({"team_id": office.slack.team_id, "team": {"id": office.slack.team_id}, **body})
+    answer = await office.slack.post_to_app(whole, "application/json")
+    logged = "".join(capsys.readouterr())
+    assert (answer.status, "error" in logged, "slack.library" in logged) == (200, False, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"channel": [1]},
+        {"channel": "C" * 5_000},
+        {"channel": "C\x00"},
+        {"channel": "C\ud800"},
+        {"files": "x"},
+        {"files": [1, {}]},
+        {"thread_ts": "1.\x00"},
+        {"thread_ts": 5},
+        {"ts": "1" * 400},
+        {"user": "../../x?y=1"},
+        {"text": None},
+        {"text": "sur \ud800 end \x00 nul"},
+        {"edited": "x"},
+        {"edited": {"ts": [1]}},
+    ],
+)
+async def test_a_signed_message_of_nonsense_is_acknowledged(
+    office: Office, people: People, channel: str, fields: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = {"type": "app_mention", "channel": channel, "user": people[0].id, "ts": "1795317004.000011", "text": "hi"}
+    assert (await office.slack.send({**usual, **fields})).status == 200
+    await office.settled()
+    assert "failed" not in "".join(capsys.readouterr())
+
+
+async def test_a_command_without_what_names_it_is_ignored(office: Office, people: People, channel: str) -> None:
+    form = {"team_id": office.slack.team_id, "user_id": people[0].id, "channel_id": channel, "command": "/task", "text": "new Buy milk"}
+    answer = await office.slack.post_to_app(urlencode(form), "application/x-www-form-urlencoded")
+    assert (answer.status, await office.tasks()) == (200, [])
+
+
+async def test_a_body_that_is_nested_too_deep_is_a_bad_request(office: Office) -> None:
+    deep = '{"type":"event_callback","event":' + '{"a":' * 20_000 + "1" + "}" * 20_001
+    assert (await office.slack.post_to_app(deep, "application/json")).status == 400
+
+
+async def test_the_log_tells_once_a_minute_that_nothing_can_be_stored(
+    office: Office, people: People, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice, _, _ = people
+    await alice.says("good morning")
+    await office.settled()
+    office.storage.is_away = True
+    event = {"type": "message", "channel": alice.channel, "user": alice.id, "text": "hi"}
+    answers = [await office.slack.send({**event, "ts": f"1795317004.00001{number}"}) for number in range(5)]
+    office.storage.is_away = False
+    await office.settled()
+    logged = "".join(capsys.readouterr())
+    assert {each.status for each in answers} == {503}
+    assert (logged.count("slack.storage_unavailable"), "slack.listener_failed" in logged) == (1, False)
+
+
+async def test_a_message_that_mentions_the_app_since_an_edit_is_answered(office: Office, people: People, channel: str) -> None:
+    """Slack tells it as another app_mention, with the ts of the message and when it was edited."""
+    alice, _, _ = people
+    thread = await alice.says("plan my week")
+    text = f"<@{office.slack.bot_user_id}> plan my week"
+    await office.settled()
+    said = {"type": "app_mention", "channel": channel, "user": alice.id, "ts": thread.ts, "text": text}
+    edited = str(float(thread.ts.partition(".")[0]) + 1)
+    for _ in range(2):
+        await office.slack.send({**said, "edited": {"user": alice.id, "ts": edited}})
+    await office.says(channel, thread.ts, "alice: plan my week")
+    await office.settled()
+    assert len(await office.messages(channel, thread.ts)) == 2
 
 
 async def test_a_body_that_is_too_large_is_refused(office: Office) -> None:
@@ -394,7 +515,7 @@ async def test_nothing_that_people_write_gets_into_the_log(
         logging.getLogger(library).error("canary7f3a91")  # whatever they may find to say
     office.storage.is_away = True
     await alice.says("@onethread canary7f3a91 again")
-    await office.slack.until(office.slack.deliveries, lambda seen: any(each["status"] == 500 for each in seen))
+    await office.slack.until(office.slack.deliveries, lambda seen: any(each["status"] == 503 for each in seen))
     office.storage.is_away = False
     await office.settled()
     logged = root_log.getvalue() + "".join(capsys.readouterr())

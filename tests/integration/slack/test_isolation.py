@@ -12,6 +12,7 @@ from tests.integration.slack.conftest import Office, Open, Speaker, Thread
 
 pytestmark = pytest.mark.requires("slack-emulator")
 People = tuple[Speaker, Speaker, Speaker]
+NOT_YOURS = "What this button is for is gone, or belongs to a conversation that you cannot see."
 
 STRANGERS: dict[str, dict[str, Any]] = {
     "a guest": {"is_restricted": True},
@@ -88,7 +89,7 @@ async def test_strangers_are_obeyed_in_no_command(office: Office, people: People
     await office.says(channel, thread.ts, "alice: plan my week")
     before = await _state(office, channel, thread.ts)
     answers = {(await bob.types(f"/task {command}"))["text"] for command in COMMANDS}
-    assert answers == {"I talk with full members of this workspace only, and you are here as a guest."}
+    assert answers == {"I talk with full members of this workspace only, not with guests, apps or people of other workspaces."}
     assert await _state(office, channel, thread.ts) == before
 
 
@@ -128,6 +129,20 @@ async def test_somebody_who_was_disabled_is_turned_away(office: Office, people: 
     assert (await office.bound(channel, thread.ts), await office.tasks()) == (None, [])
 
 
+async def test_what_somebody_said_is_erased_but_not_changed_after_they_were_disabled(office: Office, people: People, channel: str) -> None:
+    alice, bob, _ = people
+    thread = await alice.says("@onethread hello")
+    ts = await alice.says_ts("and my week", thread)
+    await office.says(channel, thread.ts, "alice: hello", "alice: and my week")
+    await office.world.write(_disable_alice)
+    await alice.person.edit(channel, thread.ts, "give alice a raise")
+    await alice.person.delete(channel, ts)
+    await bob.says("what is it?", thread)
+    await office.says(channel, thread.ts, "alice: hello", "bob: what is it?")
+    await office.settled()
+    assert await office.said(channel, thread.ts) == ["alice: hello", "alice: and my week", "bob: what is it?"]
+
+
 async def _disable_alice(uow: Any) -> None:
     user = await uow.users.by_name("alice")
     await uow.users.set_disabled(user.id, uow.now)
@@ -165,7 +180,7 @@ async def test_buttons_of_a_private_conversation_do_nothing_for_others(
     alice, thread = secret
     reply = (await office.messages(alice.channel, thread.ts))[1]
     await carol.presses_raw(f"onethread:{action}", str(reply.turn_id))
-    await office.tells(carol, f"There is no turn {reply.turn_id}.")
+    await office.tells(carol, NOT_YOURS)
     assert (await office.messages(alice.channel, thread.ts))[1].status is MessageStatus.PENDING
 
 
@@ -179,7 +194,7 @@ async def test_approvals_of_a_private_conversation_are_not_for_others(
     async with office.world.working():
         approve = await thread.button("Approve")
         await carol.presses_raw(f"onethread:{action}", approve.element["value"])
-        await office.tells(carol, f"There is no approval {approve.element['value']}.")
+        await office.tells(carol, NOT_YOURS)
     assert (await office.conversation(alice.channel, thread.ts)).task_ref == "OT-1"
 
 
@@ -200,7 +215,7 @@ async def test_questions_of_a_private_conversation_are_not_for_others(
     alice, thread = secret
     reply = (await office.messages(alice.channel, thread.ts))[1]
     await carol.presses_raw("onethread:answer", f"{reply.id} 0")
-    await office.tells(carol, f"There is no message {reply.id}.")
+    await office.tells(carol, NOT_YOURS)
 
 
 async def test_nobody_changes_or_deletes_what_another_person_said(office: Office, people: People, channel: str) -> None:

@@ -30,6 +30,7 @@ from bots.surface import (
     Part,
     PlaceClosed,
     Profile,
+    Refused,
     RemoteFile,
     SurfaceError,
     TooLong,
@@ -124,7 +125,7 @@ async def test_at_a_place_without_a_thread_it_stands_in_the_channel(slack: Slack
 
 async def test_an_edit_replaces_what_the_message_shows(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
     ts = await surface.post(place, Part(text="", notes=("◐ Thinking",), buttons=(STOP,), live=True), NONCE)
-    await surface.edit(place, ts, Part(text="Monday: rest"))
+    await surface.edit(place, ts, Part(text="Monday: rest"), NONCE)
 
     answer = (await (await slack.person("alice")).replies(place.channel, place.thread))[1]
     assert [block["type"] for block in answer["blocks"]] == ["markdown"]
@@ -223,8 +224,8 @@ async def test_a_lost_connection_is_unclear_and_no_call_is_repeated_by_itself(
         ("is_archived", PlaceClosed, "archived"),
         ("not_in_channel", PlaceClosed, "/invite"),
         ("restricted_action_thread_locked", PlaceClosed, "locked"),
-        ("a_code_of_tomorrow", PlaceClosed, "a_code_of_tomorrow"),
-        ("Something <secret> happened", PlaceClosed, "an unknown error"),
+        ("a_code_of_tomorrow", Refused, "a_code_of_tomorrow"),
+        ("Something <secret> happened", Refused, "an unknown error"),
         ("token_revoked", AccountClosed, "SLACK_BOT_TOKEN"),
         ("missing_scope", AccountClosed, "scope"),
         ("msg_too_long", TooLong, "long"),
@@ -241,7 +242,7 @@ async def test_a_refusal_says_what_to_do_and_nothing_of_slacks_own_words(
 
     assert sentence in str(raised.value)
     assert not any(secret in str(raised.value) for secret in ("<secret>", "the text", slack.bot_token))
-    if isinstance(raised.value, PlaceClosed | AccountClosed):
+    if isinstance(raised.value, PlaceClosed | AccountClosed | Refused):
         assert raised.value.reason == (error if "<" not in error else "an unknown error")
 
 
@@ -250,7 +251,7 @@ async def test_a_message_that_cannot_be_changed_is_gone(slack: SlackEmulator, su
     ts = await surface.post(place, Part(text="x"), NONCE)
     await slack.fail("chat.update", error=error)
     with pytest.raises(MessageGone):
-        await surface.edit(place, ts, Part(text="y"))
+        await surface.edit(place, ts, Part(text="y"), NONCE)
 
 
 async def test_a_limit_says_how_long_to_wait_and_nobody_waits_here(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
@@ -278,7 +279,18 @@ async def test_a_slack_that_is_not_there_was_asked_for_nothing(made: Make, confi
         await away.post(place, Part(text="x"), NONCE)
 
 
-@pytest.mark.parametrize(("body", "content_type"), [("<html>sign in</html>", "text/html"), ("{", "application/json"), ("", "text/plain")])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("<html>sign in</html>", "text/html"),
+        ("{", "application/json"),
+        ("[1]", "application/json"),
+        ('"ok"', "application/json"),
+        ("", "text/plain"),
+        ("ok", "text/plain"),
+        ("ok", "application/gzip"),
+    ],
+)
 async def test_an_answer_that_is_not_slacks_tells_nothing(
     made: Make, config: SlackConfig, place: Place, body: str, content_type: str
 ) -> None:
@@ -291,14 +303,19 @@ async def test_an_answer_that_is_not_slacks_tells_nothing(
 # --- limits ---
 
 
-async def test_edits_are_counted_for_the_workspace_and_posts_for_a_channel(made: Make, config: SlackConfig, place: Place) -> None:
-    rules = SlackRules(edits=Budget(calls=5, seconds=1), posts=Budget(calls=2, seconds=1), statuses=Budget(calls=3, seconds=1))
+async def test_calls_are_counted_for_the_workspace_by_method_and_posts_for_a_channel(made: Make, config: SlackConfig, place: Place) -> None:
+    edits, posts, statuses, deletes, looks = (Budget(calls=number, seconds=1) for number in range(1, 6))
+    rules = SlackRules(edits=edits, posts=posts, statuses=statuses, deletes=deletes, looks=looks)
     surface = await made(replace(config, rules=rules))
 
-    assert surface.budgets(Call.EDIT, place) == {"chat.update": rules.edits}
-    assert surface.budgets(Call.POST, place) == {f"chat.postMessage:{place.channel}": rules.posts}
-    assert surface.budgets(Call.STATUS, place) == {"status": rules.statuses}
-    assert surface.limits(place).live_seconds is None
+    assert {call: dict(surface.budgets(call, place)) for call in Call} == {
+        Call.POST: {f"chat.postMessage:{place.channel}": posts},
+        Call.EDIT: {"chat.update": edits},
+        Call.DELETE: {"chat.delete": deletes},
+        Call.LOOK: {"conversations.replies": looks},
+        Call.STATUS: {"status": statuses},
+    }
+    assert surface.budgets(Call.LOOK, replace(place, thread="")) == {"conversations.history": looks}
 
 
 # --- one person ---
@@ -393,6 +410,20 @@ async def test_channels_are_open_private_or_direct(slack: SlackEmulator, surface
     assert len(await slack.calls("conversations.info")) == 2, "what is known is not asked for again, nor what the id tells"
 
 
+async def test_a_channel_that_was_made_private_is_known_to_be_so_a_minute_later(slack: SlackEmulator, config: SlackConfig) -> None:
+    now = 0.0
+    channel = await slack.channel()
+    async with web_client(config) as client:
+        surface = SlackSurface(config, client, WHO, now=lambda: now)
+        assert await surface.kind(channel) is ChannelKind.OPEN
+        async with _Served(web.json_response({"ok": True, "channel": {"id": channel, "is_private": True}})) as converted:
+            client.base_url = f"{converted}/api/"
+            now = 59.0
+            assert await surface.kind(channel) is ChannelKind.OPEN
+            now = 61.0
+            assert await surface.kind(channel) is ChannelKind.PRIVATE
+
+
 async def test_what_was_said_before_is_told_with_names_the_newest_last(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
     alice, bob = await slack.person("alice"), await slack.person("bob")
     await bob.say(place.channel, "without *meetings*", thread=place.thread)
@@ -403,6 +434,36 @@ async def test_what_was_said_before_is_told_with_names_the_newest_last(slack: Sl
     assert [name for name, _ in told] == ["alice", "bob", "onethread"]
     assert [text for _, text in told] == ["plan my week", "without **meetings**", "Noted"]
     assert [text for _, text in await surface.earlier(place, last, limit=1)] == ["Noted"]
+
+
+async def test_of_a_very_long_thread_the_newest_is_read_and_the_root_stands_there_once(made: Make, config: SlackConfig) -> None:
+    async with _LongThread(messages=20_000, seconds_between=600) as thread:
+        surface = await made(replace(config, api_url=thread.api_url))
+        told = await surface.earlier(_place("C1", thread.root), thread.ts(19_999), limit=200)
+
+    assert [text for _, text in told] == [f"message {number}" for number in range(19_799, 19_999)]
+    assert len(thread.pages) <= 6
+
+
+async def test_a_very_long_thread_that_is_asked_for_whole_is_read_whole(made: Make, config: SlackConfig) -> None:
+    async with _LongThread(messages=2_500, seconds_between=60) as thread:
+        surface = await made(replace(config, api_url=thread.api_url))
+        told = await surface.earlier(_place("C1", thread.root), thread.ts(2_400), limit=5_000)
+
+    assert [text for _, text in told] == [f"message {number}" for number in range(2_400)]
+
+
+async def test_who_cannot_be_named_is_asked_for_once_for_a_whole_thread(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
+    alice = await slack.person("alice")
+    last = [await alice.say(place.channel, f"and <@{alice.id}>", thread=place.thread) for _ in range(3)][-1]
+    await slack.fail("users.info", status=500, times=9)
+
+    assert await surface.earlier(place, last, limit=9) == [
+        (alice.id, "plan my week"),
+        (alice.id, f"and @{alice.id}"),
+        (alice.id, f"and @{alice.id}"),
+    ]
+    assert len(await slack.calls("users.info")) == 1
 
 
 async def test_a_link_leads_to_the_thread(surface: SlackSurface) -> None:
@@ -444,6 +505,7 @@ async def test_a_file_that_slack_does_not_give_is_named(slack: SlackEmulator, su
         "https://evilslack.com/x",
         "https://files.slack.com:8443/x",
         "https://files.slack.com@evil.example/x",
+        "https://user@files.slack.com:443@127.0.0.1/x",
         "file:///etc/passwd",
         "http://[::1",
         "",
@@ -536,9 +598,9 @@ async def test_in_direct_messages_a_reply_grows_by_what_is_new(
     slack: SlackEmulator, agents: SlackAgents, streaming: SlackSurface, dm: Place
 ) -> None:
     ts = await streaming.post(dm, Part(text="Monday", buttons=(STOP,), live=True), NONCE)
-    await streaming.edit(dm, ts, Part(text="Monday: rest", buttons=(STOP,), live=True))
+    await streaming.edit(dm, ts, Part(text="Monday: rest", buttons=(STOP,), live=True), NONCE)
     assert "chat.appendStream" in streaming.budgets(Call.EDIT, dm)
-    await streaming.edit(dm, ts, Part(text="Monday: rest.", notes=("demo/offline",)))
+    await streaming.edit(dm, ts, Part(text="Monday: rest.", notes=("demo/offline",)), NONCE)
 
     assert [call["method"] for call in await slack.calls() if call["method"].startswith("chat.")] == [
         "chat.startStream",
@@ -563,16 +625,25 @@ async def test_in_channels_and_unless_it_is_wanted_nothing_is_streamed(
     assert agents.streams == {}
 
 
-async def test_a_stream_is_left_before_slack_ends_it(streaming: SlackSurface, dm: Place, place: Place) -> None:
-    assert (streaming.limits(dm).live_seconds, streaming.limits(place).live_seconds) == (240, None)
+async def test_a_stream_is_left_before_slack_ends_it_and_what_is_none_for_as_long_as_anybody_wants(
+    agents: SlackAgents, streaming: SlackSurface, dm: Place
+) -> None:
+    """What waits for a person has buttons that a stream cannot show, and may wait for days."""
+    approve = Part(text="Shall I?", buttons=(Button(action=Action.APPROVE, label="Approve", value="1"),), live=True)
+    grows = await streaming.post(dm, Part(text="Monday", live=True), NONCE)
+    posted = await streaming.post(dm, approve, new_id())
+    assert [streaming.live_seconds(dm, each) for each in (grows, posted, "1.0")] == [240, None, None]
+
+    await streaming.edit(dm, grows, approve, NONCE)
+    assert streaming.live_seconds(dm, grows) is None
 
 
 async def test_a_text_that_does_not_go_on_is_edited_from_then_on(
     slack: SlackEmulator, agents: SlackAgents, streaming: SlackSurface, dm: Place
 ) -> None:
     ts = await streaming.post(dm, Part(text="Monday", live=True), NONCE)
-    await streaming.edit(dm, ts, Part(text="Tuesday", live=True))
-    await streaming.edit(dm, ts, Part(text="Tuesday: rest", live=True))
+    await streaming.edit(dm, ts, Part(text="Tuesday", live=True), NONCE)
+    await streaming.edit(dm, ts, Part(text="Tuesday: rest", live=True), NONCE)
 
     assert [call["method"] for call in await slack.calls() if call["ts"] == ts][1:] == [
         "chat.stopStream",
@@ -585,7 +656,7 @@ async def test_what_may_become_a_mention_is_held_back(agents: SlackAgents, strea
     streaming.meet(_identity("Alice", "U1"))
     ts = await streaming.post(dm, Part(text="Ask @ali", live=True), NONCE)
     assert agents.streams[ts].text == "Ask "
-    await streaming.edit(dm, ts, Part(text="Ask @alice now", live=True))
+    await streaming.edit(dm, ts, Part(text="Ask @alice now", live=True), NONCE)
 
     assert agents.streams[ts].text == "Ask <@U1> now"
 
@@ -595,7 +666,7 @@ async def test_buttons_that_a_stream_cannot_show_end_it(
 ) -> None:
     ts = await streaming.post(dm, Part(text="Shall I?", live=True), NONCE)
     approve = Button(action=Action.APPROVE, label="Approve", value="approval-1", style="primary")
-    await streaming.edit(dm, ts, Part(text="Shall I?", buttons=(approve,), live=True))
+    await streaming.edit(dm, ts, Part(text="Shall I?", buttons=(approve,), live=True), NONCE)
 
     assert (await slack.edits(dm.channel, ts))[-1]["blocks"][1]["elements"][0]["style"] == "primary"
 
@@ -605,7 +676,7 @@ async def test_a_stream_that_a_person_stopped_is_edited_on(
 ) -> None:
     ts = await streaming.post(dm, Part(text="Monday", live=True), NONCE)
     agents.stopped_by_user(ts)
-    await streaming.edit(dm, ts, Part(text="Monday: rest", live=True))
+    await streaming.edit(dm, ts, Part(text="Monday: rest", live=True), NONCE)
 
     assert (await slack.edits(dm.channel, ts))[-1]["blocks"][0]["text"] == "Monday: rest"
 
@@ -617,8 +688,9 @@ async def test_an_append_of_which_nobody_knows_whether_it_happened_is_not_repeat
     await slack.fail("chat.appendStream", cut="after")
     part = Part(text="Monday: rest", live=True)
     with pytest.raises(Unclear):
-        await streaming.edit(dm, ts, part)
-    await streaming.edit(dm, ts, part)
+        await streaming.edit(dm, ts, part, NONCE)
+    assert streaming.live_seconds(dm, ts) is None, "it is edited from now on"
+    await streaming.edit(dm, ts, part, NONCE)
 
     assert len(await slack.calls("chat.appendStream")) == 1
     assert (await slack.edits(dm.channel, ts))[-1]["blocks"][0]["text"] == "Monday: rest"
@@ -631,15 +703,15 @@ async def test_an_append_that_slack_had_no_room_for_is_tried_again(
     await slack.fail("chat.appendStream", status=429, retry_after=1)
     part = Part(text="Monday: rest", live=True)
     with pytest.raises(Busy):
-        await streaming.edit(dm, ts, part)
-    await streaming.edit(dm, ts, part)
+        await streaming.edit(dm, ts, part, NONCE)
+    await streaming.edit(dm, ts, part, NONCE)
 
     assert agents.streams[ts].text == "Monday: rest"
 
 
 async def test_edits_at_the_same_time_append_nothing_twice(agents: SlackAgents, streaming: SlackSurface, dm: Place) -> None:
     ts = await streaming.post(dm, Part(text="a", live=True), NONCE)
-    await asyncio.gather(*(streaming.edit(dm, ts, Part(text="a b c", live=True)) for _ in range(5)))
+    await asyncio.gather(*(streaming.edit(dm, ts, Part(text="a b c", live=True), NONCE) for _ in range(5)))
 
     assert agents.streams[ts].text == "a b c"
 
@@ -649,9 +721,23 @@ async def test_after_a_crash_a_stream_that_nobody_knows_is_ended_and_edited(
 ) -> None:
     ts = await streaming.post(dm, Part(text="Monday", live=True), NONCE)
     successor = await made(config)
-    await successor.edit(dm, ts, Part(text="Monday: rest"))
+    await successor.edit(dm, ts, Part(text="Monday: rest"), NONCE)
 
     assert (await slack.edits(dm.channel, ts))[-1]["blocks"][0]["text"] == "Monday: rest"
+    assert await successor.find(dm, NONCE, _now()) == [ts], "it is found from now on, and taken for no other"
+    again = await made(replace(config, native_streams=True))
+    assert await again.find(dm, new_id(), _now()) == []
+
+
+async def test_of_several_streams_that_nobody_knows_only_the_first_is_taken_for_the_lost_one(
+    slack: SlackEmulator, agents: SlackAgents, made: Make, config: SlackConfig, *, streaming: SlackSurface, dm: Place
+) -> None:
+    """Whoever looks for a post deletes what is found beyond the first: it may be somebody else's."""
+    before = _now()
+    first, _ = [await streaming.post(dm, Part(text="Monday", live=True), new_id()) for _ in range(2)]
+    successor = await made(replace(config, native_streams=True))
+
+    assert await successor.find(dm, new_id(), before) == [first]
 
 
 async def test_a_stream_whose_beginning_was_not_heard_of_is_found(
@@ -673,7 +759,6 @@ async def test_a_workspace_without_streams_is_posted_to(slack: SlackEmulator, st
 
     assert len(await slack.calls("chat.startStream")) == 1
     assert len(await slack.calls("chat.postMessage")) == 2
-    assert streaming.limits(dm).live_seconds is None
 
 
 # --- signing in ---
@@ -725,6 +810,47 @@ class _Served:
         if isinstance(self._answer, _Redirect):
             return web.Response(status=302, headers={"Location": self._answer.to})
         return web.Response(body=self._answer.body, status=self._answer.status, headers=self._answer.headers)
+
+
+class _LongThread:
+    """A thread of more messages than the emulator would take in reasonable time, given out as Slack gives them: from the root on, which
+    comes on every page."""
+
+    def __init__(self, *, messages: int, seconds_between: int) -> None:
+        self._messages = messages
+        self._between = seconds_between
+        self.pages: list[dict[str, str]] = []
+        self.api_url = ""
+
+    @property
+    def root(self) -> str:
+        return self.ts(0)
+
+    def ts(self, number: int) -> str:
+        return f"{1_700_000_000 + number * self._between}.000100"
+
+    async def __aenter__(self) -> "_LongThread":
+        app = web.Application()
+        app.router.add_route("*", "/api/conversations.replies", self._replies)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.api_url = "http://{}:{}/api/".format(*self._runner.addresses[0])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _replies(self, request: web.Request) -> web.Response:
+        asked = {name: str(value) for name, value in {**request.query, **await request.post()}.items()}
+        self.pages.append(asked)
+        oldest, latest = float(asked.get("oldest", 0)), float(asked.get("latest", "inf"))
+        numbers = [number for number in range(1, self._messages) if oldest < float(self.ts(number)) < latest]
+        start, most = int(asked.get("cursor") or 0), int(asked["limit"])
+        given = [0, *numbers[start : start + most]]
+        cursor = str(start + most) if start + most < len(numbers) else ""
+        told = [{"ts": self.ts(number), "username": "a bot", "text": f"message {number}"} for number in given]
+        return web.json_response({"ok": True, "messages": told, "response_metadata": {"next_cursor": cursor}})
 
 
 async def _attached(slack: SlackEmulator, place: Place, content: bytes) -> RemoteFile:

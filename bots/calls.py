@@ -1,0 +1,273 @@
+"""The calls by which one place is brought to what its conversation says, and what follows where one fails."""
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+
+from bots.due import Act, Step
+from bots.history import Item
+from bots.notes import Notes
+from bots.outlet import Outlet
+from bots.pacing import Rank
+from bots.picture import Picture, Twin
+from bots.plan import LONG_AGO, Remote, begin_of, stable_end
+from bots.surface import AccountClosed, Busy, Call, MessageGone, PlaceClosed, Refused, SurfaceError, TooLong, Unclear
+from core.models import DeliveryState
+
+_log = structlog.get_logger()
+
+
+class Calls:
+    """Raises PlaceClosed where nothing can be sent to the place any more, and what `Notes` raises."""
+
+    def __init__(self, outlet: Outlet, picture: Picture, notes: Notes) -> None:
+        self._outlet = outlet
+        self._surface = outlet.surface
+        self._rules = outlet.rules
+        self._picture = picture
+        self._notes = notes
+        self._failures = 0
+        self._log = _log.bind(binding_id=str(picture.binding.id), conversation_id=str(picture.binding.conversation_id))
+
+    async def take(self, step: Step) -> None:
+        """Does it; what it needs was granted."""
+        match step.act, step.subject:
+            case Act.OPEN, _:
+                await self._open()
+            case Act.MOVE_CURSOR, _:
+                await self._notes.moved()
+            case Act.PART_TWINS, Twin() as twin:
+                await self._part_twins(twin)
+            case act, Item() as item:
+                await self._take(act, item, step.index)
+
+    async def _take(self, act: Act, item: Item, index: int) -> None:
+        match act:
+            case Act.POST:
+                await self._post(item, index)
+            case Act.EDIT:
+                await self._outlet.finish(self._edit(item, index))
+            case Act.DELETE:
+                await self._outlet.finish(self._delete(item, index))
+            case Act.LOOK:
+                await self._look(item, index)
+            case Act.REPEAT:
+                item.remotes[index].again = True
+            case Act.CLOSE:
+                self._close(item, index)
+            case Act.FORGET:
+                await self._notes.forgotten(item, index)
+            case Act.SETTLE:
+                await self._notes.settled(item, self._picture.wants(item, self._picture.view(item)))
+
+    def back_off(self, **why: object) -> None:
+        """Nothing is done for a while, longer each time until a call succeeds."""
+        self._failures += 1
+        self._wait(self._failures)
+        self._log.info("delivery.tries_again", failures=self._failures, **why)
+
+    def _wait(self, times: int) -> None:
+        seconds = min(self._rules.backoff_seconds * 2 ** min(times - 1, 16), self._rules.backoff_limit_seconds)
+        self._picture.not_before = _now() + seconds * random.uniform(0.75, 1.25)
+
+    # --- posts ---
+
+    async def _post(self, item: Item, index: int) -> None:
+        await self._notes.announce(item, index)
+        if not self._outlet.may_call:  # noting it took long
+            self._outlet.give_back(Call.POST, self._picture.place)
+            return
+        await self._outlet.finish(self._post_now(item, index))
+
+    async def _post_now(self, item: Item, index: int) -> None:
+        wants, remote = self._picture.wants(item, self._picture.view(item)), item.remotes[index]
+        if index >= len(wants):
+            return
+        part, before = wants[index].part, item.unshown_since
+        item.unshown_since = None
+        remote.unsent, remote.look_at = False, _now() + self._rules.settle_seconds
+        remote.called_at = _now()
+        try:
+            remote_id = await self._surface.post(self._picture.place, part, remote.row.nonce)
+        except SurfaceError as error:
+            item.unshown_since = before
+            remote.look_at = _now() + self._rules.settle_seconds
+            self._post_failed(error, item, remote)
+            return
+        self._failures = 0
+        remote.part = part
+        await self._notes.sent(item, index, wants, remote_id)
+
+    def _post_failed(self, error: SurfaceError, item: Item, remote: Remote) -> None:
+        if isinstance(error, MessageGone):
+            raise PlaceClosed(str(error), reason="message_gone")
+        if not isinstance(error, Unclear):
+            remote.unsent = True
+        self._failed(error, Call.POST, item, remote)
+
+    async def _look(self, item: Item, index: int) -> None:
+        """Finds out whether a post happened that nobody answered, and how often."""
+        remote = item.remotes[index]
+        try:
+            found = await self._find(remote.row.nonce, remote.row.sent_at)
+            await self._remove(found[1:])
+        except SurfaceError as error:
+            remote.look_at = _now()
+            self._failed(error, Call.LOOK, item, remote)
+            return
+        self._failures = 0
+        if found:
+            self._log.info("delivery.found", item=item.key, times=len(found))
+            await self._notes.found(remote, found[0])
+            remote.part, remote.doubtful_until = None, LONG_AGO
+        else:
+            remote.unsent = True
+            self._expect_twin(Twin(item=item.key, nonce=remote.row.nonce, since=remote.row.sent_at, look_at=LONG_AGO))
+
+    def _expect_twin(self, twin: Twin) -> None:
+        self._picture.twins.append(replace(twin, look_at=_now() + self._rules.twin_seconds))
+
+    async def _part_twins(self, twin: Twin) -> None:
+        """Deletes what a late first post made beside the second."""
+        kept = await self._notes.posted_with(twin.item, twin.nonce)
+        self._picture.twins.remove(twin)
+        if kept and kept.remote_id is None:  # the second was not posted yet
+            self._outlet.give_back(Call.LOOK, self._picture.place)
+            self._expect_twin(twin)
+            return
+        try:
+            found = await self._find(twin.nonce, twin.since)
+            await self._remove([each for each in found if kept is None or each != kept.remote_id])
+        except SurfaceError as error:
+            self._expect_twin(twin)
+            self._failed(error, Call.LOOK)
+
+    async def _find(self, nonce: UUID, since: datetime) -> list[str]:
+        return await self._outlet.finish(self._surface.find(self._picture.place, nonce, since))
+
+    async def _remove(self, remote_ids: list[str]) -> None:
+        place = self._picture.place
+        for remote_id in remote_ids:
+            await self._outlet.granted(Call.DELETE, place, Rank.CONTROL)
+            await self._outlet.ready()
+            await self._outlet.finish(self._surface.delete(place, remote_id))
+
+    async def _open(self) -> None:
+        """Makes the thread behind its first message."""
+        root = self._picture.root
+        if root is None:
+            return
+        try:
+            thread = await self._outlet.finish(self._surface.open(self._picture.place, root))
+        except MessageGone as error:
+            raise PlaceClosed(str(error), reason="message_gone") from None
+        except SurfaceError as error:
+            self._failed(error, Call.LOOK)
+            return
+        await self._notes.opened(thread)
+
+    # --- changes ---
+
+    async def _edit(self, item: Item, index: int) -> None:
+        wants, remote = self._picture.wants(item, self._picture.view(item)), item.remotes[index]
+        if index >= len(wants) or remote.row.remote_id is None:
+            return
+        want, before = wants[index], item.unshown_since
+        item.unshown_since = None
+        began, remote.called_at = remote.again, _now()
+        try:
+            await self._surface.edit(self._picture.place, remote.row.remote_id, want.part, remote.row.nonce)
+        except SurfaceError as error:
+            item.unshown_since = before
+            await self._edit_failed(error, item, index)
+            return
+        self._failures = 0
+        remote.part, remote.again = want.part, remote.again and not began
+        if want.end is not None:
+            await self._notes.sent(item, index, wants, remote.row.remote_id)
+
+    async def _edit_failed(self, error: SurfaceError, item: Item, index: int) -> None:
+        remote = item.remotes[index]
+        match error:
+            case Unclear():
+                remote.part = None
+                remote.doubtful_until = _now() + self._rules.settle_seconds
+            case MessageGone() if item.is_card:
+                self._give_up(item, remote)
+                return
+            case MessageGone():
+                await self._post_anew(item, index)
+                return
+        self._failed(error, Call.EDIT, item, remote)
+
+    async def _post_anew(self, item: Item, index: int) -> None:
+        """In place of what is gone, or cannot be changed any more; later each time, as it may happen again."""
+        stale = item.remotes[index].row.remote_id
+        await self._notes.replace(item, index)
+        item.reposts += 1
+        self._wait(item.reposts)
+        if stale:
+            with suppress(SurfaceError):  # otherwise it stays there as it is
+                await self._remove([stale])
+
+    def _close(self, item: Item, index: int) -> None:
+        shown = self._picture.view(item)
+        if shown is not None:
+            begin = begin_of(self._picture.wants(item, shown), index)
+            item.remotes[index].cut_at = stable_end(shown.text, begin)
+
+    async def _delete(self, item: Item, index: int) -> None:
+        remote = item.remotes[index]
+        if remote.row.remote_id:
+            try:
+                await self._surface.delete(self._picture.place, remote.row.remote_id)
+            except MessageGone:
+                pass
+            except SurfaceError as error:
+                self._failed(error, Call.DELETE, item, remote)
+                return
+        await self._notes.forgotten(item, index)
+
+    # --- failures ---
+
+    def _failed(self, error: SurfaceError, call: Call, item: Item | None = None, remote: Remote | None = None) -> None:
+        """What follows from a failure for the next attempt."""
+        match error:
+            case Busy():
+                self._outlet.busy(call, self._picture.place, error)
+                if not self._surface.budgets(call, self._picture.place):
+                    self._picture.not_before = _now() + error.retry_after
+            case TooLong() if item and remote:
+                self._shorten(item, remote)
+            case AccountClosed():
+                self._outlet.close(error)
+            case PlaceClosed():
+                raise error
+            case Refused() if self._failures >= self._rules.refusals:
+                raise PlaceClosed(str(error), reason=error.reason)
+            case _:
+                self.back_off(error=type(error).__name__)
+
+    def _shorten(self, item: Item, remote: Remote) -> None:
+        shorter = (item.limit or self._surface.limits(self._picture.place).length) // 2
+        if shorter < self._rules.shortest_part:
+            self._give_up(item, remote)
+            remote.unsent = False
+        else:
+            item.limit = shorter
+
+    def _give_up(self, item: Item, remote: Remote) -> None:
+        """The remote message stays as it is."""
+        self._log.warning("delivery.part_given_up", item=item.key, part=remote.row.part)
+        remote.lost = True
+        if remote.is_sending:
+            remote.row = replace(remote.row, state=DeliveryState.LIVE)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

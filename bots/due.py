@@ -1,0 +1,184 @@
+"""What is due at a place: the steps that bring it to what its conversation says. Nothing is sent or stored here."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bots.history import Item
+from bots.pacing import Rank, Urgency
+from bots.picture import Picture, Twin
+from bots.plan import LONG_AGO, Remote, Want, all_shown, begin_of, shows
+from bots.surface import Call
+from bots.view import View
+
+
+class Act(StrEnum):
+    POST = "post"
+    EDIT = "edit"
+    DELETE = "delete"
+    LOOK = "look"
+    """Whether a post happened that nobody answered."""
+    PART_TWINS = "part_twins"
+    OPEN = "open"
+    """The thread behind its first message."""
+    REPEAT = "repeat"
+    """An earlier call may have come late and undone the last one."""
+    CLOSE = "close"
+    """Where the text ends now; it goes on in another part."""
+    FORGET = "forget"
+    SETTLE = "settle"
+    """Everything of an item is there in its final form."""
+    MOVE_CURSOR = "move_cursor"
+
+
+_CALLS = {
+    Act.POST: Call.POST,
+    Act.EDIT: Call.EDIT,
+    Act.DELETE: Call.DELETE,
+    Act.LOOK: Call.LOOK,
+    Act.PART_TWINS: Call.LOOK,
+    Act.OPEN: Call.LOOK,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Something to be done next, as soon as it is due and granted."""
+
+    act: Act
+    subject: Item | Twin | None = None
+    index: int = 0
+    """Of the item's part."""
+    rank: Rank = Rank.LIVE
+    since: float
+    due: float
+
+    @property
+    def call(self) -> Call | None:
+        """What it needs a grant for."""
+        return _CALLS.get(self.act)
+
+    @property
+    def urgency(self) -> Urgency:
+        return Urgency(self.rank, self.since)
+
+    @property
+    def what(self) -> tuple[Act, object, int]:
+        """The same for the same step, whenever it is due."""
+        return self.act, self.subject, self.index
+
+
+def steps(picture: Picture) -> list[Step]:
+    """All of them; those that are not due yet, too."""
+    return list(_Steps(picture).all())
+
+
+class _Steps:
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self._now = asyncio.get_running_loop().time()
+
+    def all(self) -> Iterator[Step]:
+        picture = self._picture
+        for twin in picture.twins:
+            yield self._step(Act.PART_TWINS, twin, due=twin.look_at)
+        if not picture.binding.opened and picture.root:
+            yield self._step(Act.OPEN, rank=Rank.CONTROL)
+            return
+        yield from self._of_items()
+        if picture.target > picture.binding.cursor:
+            yield self._step(Act.MOVE_CURSOR)
+
+    def _of_items(self) -> Iterator[Step]:
+        may_post, is_answering = True, False
+        for item in self._picture.items:
+            if item.is_theirs or item.settled:
+                continue
+            # A reply of several parts would go on below the empty beginning of the next one.
+            waits = not may_post or (is_answering and item.is_unfinished_reply)
+            is_answering = is_answering or item.is_unfinished_reply
+            if waits and not item.remotes:
+                continue
+            shown = self._picture.view(item)
+            wants = self._picture.wants(item, shown)
+            yield from self._of_item(item, shown, wants, may_post=may_post)
+            may_post = may_post and self._may_follow(item, wants)
+
+    def _may_follow(self, item: Item, wants: list[Want]) -> bool:
+        """Whether what comes behind the item may be posted: all of it is there, and the thread is, too."""
+        is_posted = len(item.remotes) >= len(wants) and not any(each.is_sending for each in item.remotes)
+        return is_posted and (self._picture.binding.opened or not item.remotes)
+
+    def _of_item(self, item: Item, shown: View | None, wants: list[Want], *, may_post: bool) -> Iterator[Step]:
+        yield from self._of_parts(item, shown, wants, may_post=may_post)
+        yield from self._of_surplus(item, len(wants))
+        if not all_shown(item.remotes, wants):
+            return
+        item.unshown_since = None
+        if (shown is None or shown.ended) and not any(remote.is_doubtful for remote in item.remotes):
+            yield self._step(Act.SETTLE, item)
+
+    def _of_parts(self, item: Item, shown: View | None, wants: list[Want], *, may_post: bool) -> Iterator[Step]:
+        for index in range(len(wants)):
+            remote = item.remotes[index] if index < len(item.remotes) else None
+            if remote is None or remote.unsent:
+                if all_shown(item.remotes[:index], wants[:index]) and (may_post or index):
+                    yield self._post(item, index, shown)
+                return
+            yield from self._of_remote(item, index, remote, shown, wants)
+
+    def _of_remote(self, item: Item, index: int, remote: Remote, shown: View | None, wants: list[Want]) -> Iterator[Step]:
+        """For a part that was posted."""
+        ended, want = shown is None or shown.ended, wants[index]
+        if remote.is_sending:
+            yield self._step(Act.LOOK, item, index, rank=Rank.CONTROL, due=remote.look_at)
+        elif not shows(remote, want):
+            rank = self._rank_of_edit(item, remote, want, ended=ended)
+            due = remote.called_at + self._picture.edit_seconds
+            yield self._step(Act.EDIT, item, index, rank=rank, since=item.unshown_since, due=due)
+        elif remote.is_doubtful:
+            yield self._step(Act.REPEAT, item, index, due=remote.doubtful_until)
+        elif shown and not ended and want.end is None and (dies_at := self._picture.dies_at(remote)) is not None:
+            has_text = shown.text[begin_of(wants, index) :].strip()
+            yield self._step(Act.CLOSE if has_text else Act.DELETE, item, index, due=dies_at)
+
+    def _rank_of_edit(self, item: Item, remote: Remote, want: Want, *, ended: bool) -> Rank:
+        if item.is_card:
+            return Rank.CONTROL
+        if ended:
+            return Rank.FINAL
+        if remote.part is None or (remote.part.buttons == want.part.buttons and remote.part.text != want.part.text):
+            return Rank.LIVE
+        return Rank.CONTROL
+
+    def _post(self, item: Item, index: int, shown: View | None) -> Step:
+        ended = shown is None or shown.ended
+        waits = not ended and index == 0 and shown is not None and not shown.text
+        rank = Rank.CONTROL if item.is_card else Rank.FINAL if ended else Rank.LIVE if index else Rank.FIRST
+        due = item.seen_at + self._picture.first_seconds if waits else item.seen_at
+        return self._step(Act.POST, item, index, rank=rank, since=item.seen_at, due=due)
+
+    def _of_surplus(self, item: Item, wanted: int) -> Iterator[Step]:
+        """The last first."""
+        for index in range(len(item.remotes) - 1, wanted - 1, -1):
+            remote = item.remotes[index]
+            if remote.unsent or remote.lost:
+                yield self._step(Act.FORGET, item, index)
+            elif remote.is_sending:
+                yield self._step(Act.LOOK, item, index, rank=Rank.CONTROL, due=remote.look_at)
+            else:
+                yield self._step(Act.DELETE, item, index, rank=Rank.FINAL)
+
+    def _step(
+        self,
+        act: Act,
+        subject: Item | Twin | None = None,
+        index: int = 0,
+        *,
+        rank: Rank = Rank.LIVE,
+        since: float | None = None,
+        due: float = LONG_AGO,
+    ) -> Step:
+        since = self._now if since is None else since
+        return Step(act=act, subject=subject, index=index, rank=rank, since=since, due=max(due, self._picture.not_before))

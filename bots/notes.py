@@ -1,0 +1,163 @@
+"""What a writer notes of its place in the database, always in the name of the lease's holder."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+
+from bots.history import Item
+from bots.outlet import Outlet
+from bots.picture import Over, Picture
+from bots.plan import Remote, Want, as_final, digest
+from bots.services import Services
+from bots.surface import PlaceClosed
+from core import bindings
+from core.errors import Conflict, StorageUnavailable
+from core.ids import new_id
+from core.models import Delivery, DeliveryState
+from core.ports import UnitOfWork
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+
+
+class Notes:
+    """Every method waits while the database is away. Raises LeaseLost, and Over where the binding is gone."""
+
+    def __init__(self, services: Services, outlet: Outlet, picture: Picture) -> None:
+        self._services = services
+        self._outlet = outlet
+        self._picture = picture
+
+    async def announce(self, item: Item, index: int) -> None:
+        """Before a part is posted, and before it is posted again: that whether it is there will not be known."""
+        row = item.remotes[index].row if index < len(item.remotes) else self._new(item, index)
+
+        async def note(uow: UnitOfWork) -> Delivery:
+            announced = replace(row, sent_at=self._services.clock.now())
+            await uow.deliveries.put(announced)
+            return announced
+
+        announced = await self._write(note)
+        if index < len(item.remotes):
+            item.remotes[index].row = announced
+        else:
+            item.remotes.append(Remote(announced, unsent=True))
+
+    async def replace(self, item: Item, index: int) -> None:
+        """In place of a remote message that is gone another one will be posted."""
+        row = replace(self._new(item, index), revision=item.remotes[index].row.revision)
+        await self._write(lambda uow: uow.deliveries.put(row))
+        item.remotes[index] = Remote(row, unsent=True)
+
+    async def found(self, remote: Remote, remote_id: str) -> None:
+        row = replace(remote.row, remote_id=remote_id, state=DeliveryState.LIVE)
+        await self._write(lambda uow: uow.deliveries.put(row))
+        remote.row = row
+
+    async def sent(self, item: Item, index: int, wants: Sequence[Want], remote_id: str) -> None:
+        """A part was posted or closed; and where nothing is left to be done for its message, that, too."""
+        want, remote = wants[index], item.remotes[index]
+        row = replace(remote.row, remote_id=remote_id, state=DeliveryState.LIVE)
+        if want.end is not None:
+            row = replace(row, state=DeliveryState.CLOSED, end=want.end, shown=digest(want.part))
+        remote.row, remote.cut_at = row, None
+        shown = self._picture.view(item)
+        wants = self._picture.wants(item, shown)
+        if self._picture.is_complete(item, shown, wants):
+            await self.settled(item, wants)
+        else:
+            await self._write(lambda uow: uow.deliveries.put(row))
+
+    async def settled(self, item: Item, wants: Sequence[Want]) -> None:
+        """Everything of an item is there in its final form; and how far everything is."""
+        rows = as_final(item.remotes, wants, item.revision)
+        changed = [row for remote, row in zip(item.remotes, rows, strict=True) if row != remote.row]
+        item.settled = True
+        target = self._picture.target
+
+        async def note(uow: UnitOfWork) -> None:
+            await uow.deliveries.put(*changed)
+            await uow.bindings.update(self._picture.binding.id, cursor=target)
+
+        if changed or target > self._picture.binding.cursor:
+            await self._write(note)
+        for remote, row in zip(item.remotes, rows, strict=True):
+            remote.row = row
+        self._picture.binding = replace(self._picture.binding, cursor=target)
+
+    async def moved(self) -> None:
+        """How far everything is."""
+        target = self._picture.target
+        await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, cursor=target))
+        self._picture.binding = replace(self._picture.binding, cursor=target)
+
+    async def forgotten(self, item: Item, index: int) -> None:
+        """A part is not there any more, nor wanted."""
+        await self._write(lambda uow: uow.deliveries.remove(self._picture.binding.id, item.key, index))
+        del item.remotes[index]
+
+    async def opened(self, thread: str) -> None:
+        """Raises PlaceClosed where somebody has begun another conversation in the thread meanwhile."""
+        try:
+            await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, thread=thread, opened=True))
+        except Conflict:
+            raise PlaceClosed("This thread shows another conversation already.", reason="place_taken") from None
+        self._picture.binding = replace(self._picture.binding, thread=thread, opened=True)
+
+    async def status(self, *, is_shown: bool) -> None:
+        if self._picture.binding.status_shown != is_shown:
+            await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, status_shown=is_shown))
+            self._picture.binding = replace(self._picture.binding, status_shown=is_shown)
+            self._picture.changed.set()
+
+    async def posted_with(self, item: str, nonce: UUID) -> Delivery | None:
+        """The part whose post bore this nonce."""
+        async with self._services.storage.read() as uow:
+            rows = await uow.deliveries.of_binding(self._picture.binding.id, [item])
+        return next((row for row in rows if row.nonce == nonce), None)
+
+    async def ended(self, reason: str) -> str | None:
+        """Nothing is delivered to the place any more. Gives who is to be told, by the platform's id."""
+        return await self._write(lambda uow: self._end(uow, reason))
+
+    async def _end(self, uow: UnitOfWork, reason: str) -> str | None:
+        binding = self._picture.binding
+        await bindings.end(uow, binding, reason)
+        turn = await uow.turns.last(binding.conversation_id)
+        conversation = await uow.conversations.find(binding.conversation_id)
+        who = turn.author_id if turn else conversation.owner_id if conversation else None
+        people = await uow.identities.of_users(binding.place.account, [who]) if who else []
+        return people[0].external_id if people else None
+
+    def _new(self, item: Item, index: int) -> Delivery:
+        return Delivery(
+            binding_id=self._picture.binding.id,
+            item=item.key,
+            part=index,
+            message_id=item.message_id,
+            revision=0,
+            remote_id=None,
+            nonce=new_id(),
+            state=DeliveryState.SENDING,
+            end=None,
+            shown="",
+            sent_at=self._services.clock.now(),
+        )
+
+    async def _write(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+        """A transaction of the lease's holder, again and again while the database is away."""
+        while True:
+            try:
+                async with self._services.storage.write() as uow:
+                    await uow.account_leases.fence(self._outlet.held.lease)
+                    if await uow.bindings.get(self._picture.binding.id) is None:
+                        self._picture.is_deleted = True
+                        raise Over
+                    return await work(uow)
+            except StorageUnavailable as error:
+                _log.warning("delivery.storage_unavailable", reason=str(error))
+                await asyncio.sleep(self._outlet.rules.storage_seconds)

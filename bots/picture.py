@@ -1,0 +1,210 @@
+"""What a writer knows of its place: what the conversation says now, and what stands there on the platform. Nothing is sent here."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from bots import history, view
+from bots.history import Item, LeftOut
+from bots.outlet import Outlet
+from bots.plan import Remote, Want, all_shown, wanted
+from bots.services import Services
+from bots.status import Status
+from bots.view import View
+from core.frames import Frame
+from core.models import JSON, Binding, BindingMode, DeliveryState, Place
+from core.talk import Entry, Talk
+
+
+class Over(Exception):
+    """Nothing is delivered to this place any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """A post of unknown outcome that was repeated: the first may have happened all the same, and late."""
+
+    item: str
+    nonce: UUID
+    since: datetime
+    look_at: float
+
+
+class Picture:
+    def __init__(self, services: Services, outlet: Outlet, binding: Binding, twins: list[Twin]) -> None:
+        self.binding = binding
+        self.talk = Talk()
+        self.items: list[Item] = []
+        self.twins = twins
+        self.changed = asyncio.Event()
+        """Set where something may have to be done."""
+        self.is_read = False
+        self.is_stale = True
+        self.is_deleted = False
+        self.not_before = 0.0
+        """Nothing is done before this time, as something failed."""
+        self._services = services
+        self._outlet = outlet
+        self._rules = outlet.rules
+        self._left: LeftOut | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self.is_read and self.talk.known
+
+    @property
+    def place(self) -> Place:
+        return self.binding.place
+
+    @property
+    def url(self) -> str:
+        return view.page(self._services.url, self.binding.conversation_id)
+
+    @property
+    def edit_seconds(self) -> float:
+        return self._outlet.surface.limits(self.place).edit_seconds
+
+    @property
+    def first_seconds(self) -> float:
+        return self._rules.first_seconds
+
+    # --- what changes ---
+
+    def apply(self, frame: Frame) -> None:
+        self.talk.apply(frame)
+        self.talk.notices.clear()
+        match frame.event:
+            case "llm_delta":
+                self._grew(frame.payload["message_id"])
+                return
+            case "conversation_deleted":
+                self.is_deleted = True
+            case "tool_call" | "turn_changed" | "agent_status":
+                self._unsettle_unfinished()
+            case _:
+                self.is_stale = True
+        self.changed.set()
+
+    def _grew(self, message_id: str) -> None:
+        """Many pieces of text are shown by one edit: only the first of them is told."""
+        item = next((item for item in self.items if item.key == message_id), None)
+        if item is None:
+            return
+        if item.unshown_since is None or not item.remotes:
+            self.changed.set()
+        if item.unshown_since is None:
+            item.unshown_since = _now()
+
+    def _unsettle_unfinished(self) -> None:
+        for item in self.items:
+            if item.is_unfinished_reply and item.unshown_since is None:
+                item.unshown_since = _now()
+
+    async def refresh(self) -> None:
+        """Reads what is to be looked after. Raises Over."""
+        self.is_stale = False
+        async with self._services.storage.read() as uow:
+            binding = await uow.bindings.get(self.binding.id)
+            conversation = await uow.conversations.find(self.binding.conversation_id)
+            if binding is None or conversation is None:
+                self.is_deleted = True
+                raise Over
+            if binding.ended or binding.mode is BindingMode.OFF:
+                raise Over
+            if not self.is_read:
+                self._left = await history.left_out(uow, binding, conversation, self._rules.backlog)
+            items = await history.read(uow, binding, conversation, self._left, self.url)
+        # Whether the status is shown is noted meanwhile by who shows it.
+        self.binding = replace(binding, status_shown=self.binding.status_shown) if self.is_read else binding
+        self._renew(items)
+
+    def _renew(self, items: list[Item]) -> None:
+        known = {item.key: item for item in self.items}
+        for place, item in enumerate(items):
+            if item.key in known:
+                known[item.key].renew(item)
+                items[place] = known[item.key]
+            else:
+                self._meet(item)
+        self.items = items
+        self.is_read = True
+        self.talk.forget(but={item.key for item in items if item.is_unfinished_reply})
+
+    def _meet(self, item: Item) -> None:
+        """What was sent before this writer began may still change what is there."""
+        item.seen_at = _now()
+        for remote in item.remotes:
+            row = remote.row
+            if row.state in (DeliveryState.SENDING, DeliveryState.LIVE):
+                remote.doubtful_until = _now() + self._uncertain_seconds
+            if row.state is DeliveryState.SENDING:
+                age = (self._services.clock.now() - row.sent_at).total_seconds()
+                remote.look_at = _now() + max(self._uncertain_seconds - max(age, 0.0), 0.0)
+
+    @property
+    def _uncertain_seconds(self) -> float:
+        """So long after it was begun a call of a process that was killed may still happen."""
+        return self._outlet.surface.call_seconds + self._rules.settle_seconds
+
+    # --- what is to be shown ---
+
+    def view(self, item: Item) -> View | None:
+        if item.said is None:
+            return item.still
+        said = item.said
+        if item.is_unfinished_reply and (entry := self.talk.entry(item.key)):
+            said = _as_told(said, entry)
+        turn = self.talk.turns.get(said["turn_id"] or "")
+        behind = sum(other["position"] > turn["position"] for other in self.talk.turns.values()) if turn else 0
+        return view.message(said, turn=turn, agent=self.talk.agent, answered=item.answered, is_past=item.is_past, behind=behind)
+
+    def wants(self, item: Item, shown: View | None) -> list[Want]:
+        limits = self._outlet.surface.limits(self.place)
+        return wanted(shown, item.remotes, item.limit or limits.length, limits.measure, item.cuts)
+
+    def dies_at(self, remote: Remote) -> float | None:
+        """When the platform lets a message not be changed any more, by the event loop's clock."""
+        row = remote.row
+        seconds = self._outlet.surface.live_seconds(self.place, row.remote_id) if row.remote_id else None
+        return None if seconds is None else _now() + seconds - (self._services.clock.now() - row.sent_at).total_seconds()
+
+    def doing(self) -> Status | None:
+        """What the agent does; None where it is not known yet, or there is no place for it."""
+        return view.doing(self.talk.turn, self.talk.agent) if self.is_known and self.binding.opened else None
+
+    # --- how far it is ---
+
+    @property
+    def root(self) -> str | None:
+        """The remote message on which the thread is made."""
+        remotes = [remote for item in self.items for remote in item.remotes]
+        return next((each.row.remote_id for each in remotes if each.row.remote_id), None)
+
+    @property
+    def target(self) -> int:
+        """The seq up to which everything was delivered."""
+        target = self.binding.cursor
+        for item in self.items:
+            if not item.is_card:
+                if not (item.settled or item.is_theirs):
+                    break
+                target = max(target, item.seq)
+        return target
+
+    def is_complete(self, item: Item, shown: View | None, wants: Sequence[Want]) -> bool:
+        """Whether all of a message is there in its final form."""
+        has_ended = (shown is None or shown.ended) and self.binding.opened
+        return has_ended and all_shown(item.remotes, wants) and not any(remote.is_doubtful for remote in item.remotes)
+
+
+def _as_told(said: JSON, entry: Entry) -> JSON:
+    """An unfinished reply as far as it was told. That it has ended is read with all that belongs to it."""
+    calls = [call for _, call in sorted(entry.calls.items())]
+    told = {"content": entry.text, "tool_calls": calls}
+    return {**said, **told} if entry.ended else {**entry.message, **told}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
