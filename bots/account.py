@@ -10,9 +10,9 @@ from typing import Protocol
 
 import structlog
 
-from bots.delivery import Deliveries
+from bots.delivery.deliveries import Deliveries
+from bots.delivery.outlet import DeliveryRules, heed_cancellation
 from bots.lease import Held
-from bots.outlet import DeliveryRules, heed_cancellation
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface

@@ -1,7 +1,7 @@
 """What a chat platform has to offer so that the core's conversations can be held on it.
 
 A new platform is one folder beside `slack/` whose `ChatSurface` translates: its events into `Event`s, our `Part`s into its messages. When
-somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `intake.py` and `delivery.py`.
+somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `taking.py` and `delivery/`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from bots.grants import Grants
+from bots.delivery.grants import Grants
+from bots.delivery.outlet import DeliveryRules, Outlet
 from bots.lease import Held
-from bots.outlet import DeliveryRules, Outlet
 from bots.pacing import Budget, Rank, Urgency
 from bots.policy import Policy
 from bots.surface import Call

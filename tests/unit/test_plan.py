@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.plan import Cuts, Remote, digest, stable_end, wanted
+from bots.delivery.plan import Cuts, Remote, digest, stable_end, wanted
 from bots.view import View
 from core.ids import new_id
 from core.models import Delivery, DeliveryState

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from bots.account import HoldRules, hold
+from bots.delivery.outlet import DeliveryRules
 from bots.lease import Held
-from bots.outlet import DeliveryRules
 from bots.policy import Policy
 from bots.services import Services
 from core import bindings

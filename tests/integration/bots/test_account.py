@@ -10,7 +10,7 @@ import pytest
 import structlog.testing
 
 from bots.account import HoldRules, Intake, hold
-from bots.delivery import Deliveries
+from bots.delivery.deliveries import Deliveries
 from bots.lease import Held
 from core.errors import LeaseLost
 from core.models import AccountLease

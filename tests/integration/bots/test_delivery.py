@@ -6,8 +6,8 @@ from uuid import UUID
 
 import structlog.testing
 
-from bots.outlet import Outlet
-from bots.picture import Picture
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Picture
 from bots.surface import Action, Limits
 from core import bindings, conversations, messages, tasks
 from core.frames import Frame, snapshot

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import structlog.testing
 
-from bots import calls
+from bots.delivery import calls
 from bots.pacing import Budget
 from bots.policy import Policy
 from bots.surface import AccountClosed, Busy, Call, Limits, MessageGone, PlaceClosed, Refused, TooLong, Unclear, Unreachable

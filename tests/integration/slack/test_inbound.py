@@ -384,6 +384,7 @@ async def test_signed_nonsense_is_ignored(office: Office, body: Any, capsys: pyt
         {"channel": "C\x00"},
         {"channel": "C\ud800"},
         {"files": "x"},
+        {"files": 5},
         {"files": [1, {}]},
         {"thread_ts": "1.\x00"},
         {"thread_ts": 5},

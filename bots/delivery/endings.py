@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import structlog
 
-from bots.notes import Notes
-from bots.outlet import Outlet
+from bots.delivery.notes import Notes
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Over, Picture
+from bots.delivery.plan import Remote
+from bots.delivery.status import StatusLine
 from bots.pacing import Rank
-from bots.picture import Over, Picture
-from bots.plan import Remote
-from bots.status import StatusLine
 from bots.surface import Busy, Call, Part, PlaceClosed, SurfaceError, Unclear, Unreachable
 from core.models import DeliveryState
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from bots import history, view
-from bots.history import Item, LeftOut
-from bots.outlet import Outlet
-from bots.plan import Remote, Want, all_shown, wanted
+from bots import view
+from bots.delivery import history
+from bots.delivery.history import Item, LeftOut
+from bots.delivery.outlet import Outlet
+from bots.delivery.plan import Remote, Want, all_shown, wanted
+from bots.delivery.status import Status
 from bots.services import Services
-from bots.status import Status
 from bots.view import View
 from core.frames import Frame
 from core.models import JSON, Binding, BindingMode, DeliveryState, Place

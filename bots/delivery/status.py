@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from bots.outlet import Outlet
+from bots.delivery.outlet import Outlet
 from bots.pacing import Rank
 from bots.surface import AccountClosed, Busy, Call, SurfaceError, Unclear, Unreachable
 from core.models import AgentStatus, Place

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from bots.outlet import Outlet
+from bots.delivery.outlet import Outlet
 from bots.pacing import Budget, Rank, Urgency
 from bots.surface import Call
 from core.models import Place

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import structlog
 
+from bots.delivery.outlet import DeliveryRules, Outlet
+from bots.delivery.writer import Writer
 from bots.lease import Held
-from bots.outlet import DeliveryRules, Outlet
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
-from bots.writer import Writer
 from core.errors import LeaseLost, StorageUnavailable
 from core.events import ConversationChanged, ConversationDeleted, Event, Lagged
 from core.live import Subscription

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import structlog
 
-from bots.history import Item
-from bots.outlet import Outlet
-from bots.picture import Over, Picture
-from bots.plan import Remote, Want, as_final, digest
+from bots.delivery.history import Item
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Over, Picture
+from bots.delivery.plan import Remote, Want, as_final, digest
 from bots.services import Services
 from bots.surface import PlaceClosed
 from core import bindings

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from bots import view
-from bots.plan import LONG_AGO, Cuts, Remote
+from bots.delivery.plan import LONG_AGO, Cuts, Remote
 from bots.view import View
 from core.frames import messages_json, task_json
 from core.models import CARD, JSON, Binding, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role

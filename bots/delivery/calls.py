@@ -9,13 +9,13 @@ from uuid import UUID
 
 import structlog
 
-from bots.due import Act, Step
-from bots.history import Item
-from bots.notes import Notes
-from bots.outlet import Outlet
+from bots.delivery.due import Act, Step
+from bots.delivery.history import Item
+from bots.delivery.notes import Notes
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Picture, Twin
+from bots.delivery.plan import LONG_AGO, Remote, begin_of, stable_end
 from bots.pacing import Rank
-from bots.picture import Picture, Twin
-from bots.plan import LONG_AGO, Remote, begin_of, stable_end
 from bots.surface import AccountClosed, Busy, Call, MessageGone, PlaceClosed, Refused, SurfaceError, TooLong, Unclear
 from core.models import DeliveryState
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bots.history import Item
+from bots.delivery.history import Item
+from bots.delivery.picture import Picture, Twin
+from bots.delivery.plan import LONG_AGO, Remote, Want, all_shown, begin_of, shows
 from bots.pacing import Rank, Urgency
-from bots.picture import Picture, Twin
-from bots.plan import LONG_AGO, Remote, Want, all_shown, begin_of, shows
 from bots.surface import Call
 from bots.view import View
 

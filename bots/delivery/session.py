@@ -13,16 +13,16 @@ from uuid import UUID
 
 import structlog
 
-from bots import due, endings
-from bots.calls import Calls
-from bots.due import Step
-from bots.grants import Grants
-from bots.notes import Notes
-from bots.outlet import Outlet
+from bots.delivery import due, endings
+from bots.delivery.calls import Calls
+from bots.delivery.due import Step
+from bots.delivery.grants import Grants
+from bots.delivery.notes import Notes
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Over, Picture, Twin
+from bots.delivery.status import StatusLine
 from bots.pacing import Urgency
-from bots.picture import Over, Picture, Twin
 from bots.services import Services
-from bots.status import StatusLine
 from bots.surface import Call, PlaceClosed
 from core.access import Principal
 from core.errors import NotFound

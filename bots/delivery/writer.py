@@ -6,10 +6,10 @@ import asyncio
 
 import structlog
 
-from bots.outlet import Outlet, heed_cancellation
-from bots.picture import Twin
+from bots.delivery.outlet import Outlet, heed_cancellation
+from bots.delivery.picture import Twin
+from bots.delivery.session import Session
 from bots.services import Services
-from bots.session import Session
 from bots.surface import SurfaceError
 from core.errors import LeaseLost, StorageUnavailable
 from core.logs import place_of

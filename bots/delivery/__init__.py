@@ -1,0 +1,6 @@
+"""What goes out: conversations are brought to the places that show them, whole, in order, once, as live as the platform's limits allow.
+
+`deliveries` knows an account's bindings and starts a `writer` for each place that has something to do. It works in sessions: `picture` is
+what should be shown (`history` reads it, `plan` cuts it into parts), `due` says which calls lead there, `calls` makes them, `notes` stores
+what was sent. Every call goes through the `outlet`, which knows the lease and the budgets (`grants`).
+"""
