@@ -118,19 +118,19 @@ class Session:
                 if self._picture.is_stale:
                     await self._refresh()
                 steps = due.steps(self._picture) if self._picture.is_known else []
-                if await self._take_one_of(steps):
+                now = _now()  # one and the same for all: what is not due yet here is waited for below
+                if await self._take_one_of(steps, now):
                     continue
                 if self._picture.is_known:
                     self._has_begun.set()
-                await self._ask_for_grants(steps)
-                if await self._rest(steps):
+                await self._ask_for_grants(steps, now)
+                if await self._rest(steps, now):
                     return
         finally:
             await self._grants.end()
 
-    async def _take_one_of(self, steps: Sequence[Step]) -> bool:
+    async def _take_one_of(self, steps: Sequence[Step], now: float) -> bool:
         """Does what can be done now, the most urgent first; whether there was something."""
-        now = _now()
         ready = [step for step in steps if step.due <= now and (step.call is None or self._grants.has(step.call))]
         step = min(ready, key=lambda each: (each.call is not None, each.urgency.order), default=None)
         if step is None:
@@ -156,18 +156,16 @@ class Session:
         self._calls.back_off(step=step.act.value)
         return True
 
-    async def _ask_for_grants(self, steps: Sequence[Step]) -> None:
-        now = _now()
+    async def _ask_for_grants(self, steps: Sequence[Step], now: float) -> None:
         wanted: dict[Call, Urgency] = {}
         for step in steps:
             if step.call is not None and step.due <= now:
                 wanted[step.call] = min(wanted.get(step.call, step.urgency), step.urgency, key=lambda each: each.order)
         await self._grants.ask(self._picture.place, wanted)
 
-    async def _rest(self, steps: Sequence[Step]) -> bool:
+    async def _rest(self, steps: Sequence[Step], now: float) -> bool:
         """Waits for whatever comes first; True when nothing came and nothing is left to be done."""
-        now = _now()
-        later = [step.due - now for step in steps if step.due > now]
+        later = [max(step.due - _now(), 0.0) for step in steps if step.due > now]
         idle = not steps and self._has_rest
         if idle and self._poked.is_set():  # the follower may not have told it, where the database was away
             self._poked.clear()

@@ -1,11 +1,15 @@
 """Delivery over a real database and a platform that fails in every way."""
 
+import asyncio
+import time
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+import pytest
 import structlog.testing
 
+from bots.delivery import session
 from bots.delivery.outlet import Outlet
 from bots.delivery.picture import Picture
 from bots.surface import Action, Limits
@@ -15,7 +19,7 @@ from core.ids import new_id
 from core.llm.failures import Reason, failure
 from core.models import AgentStatus, Binding, Decision, Delivery, DeliveryState
 from tests.fakes import Call, Gate
-from tests.integration.bots.conftest import EVERYWHERE, PLACE, QUICK, Stage
+from tests.integration.bots.conftest import EVERYWHERE, PLACE, QUICK, Shown, Stage
 
 
 async def test_a_quick_answer_costs_one_call_for_each_message(stage: Stage) -> None:
@@ -414,3 +418,21 @@ async def test_an_ended_place_gets_nothing_until_it_is_taken_up_again(stage: Sta
         await stage.world.note(chat.id, "Three")
         await stage.platform.until(lambda: stage.platform.newest().text == "Three")
     assert stage.platform.texts() == ["One", "Three"]
+
+
+async def test_an_edit_that_becomes_due_between_two_looks_is_made_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly() -> float:
+        time.sleep(0.03)
+        return asyncio.get_running_loop().time()
+
+    monkeypatch.setattr(session, "_now", slowly)
+    stage.surface.limits_of = Limits(length=1000, edit_seconds=0.065)  # text comes every 0.05 seconds
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    texts = [" ".join(map(str, range(number + 1))) for number in range(8)]
+    gates = [Shown(stage.platform, PLACE.channel, text) for text in texts]
+    stage.world.model.will(*(item for number, gate in enumerate(gates) for item in (f" {number}" if number else "0", gate)))
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Count")
+        await stage.settled(binding)
+    assert stage.platform.texts() == ["Count", texts[-1]]

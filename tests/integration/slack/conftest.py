@@ -28,6 +28,8 @@ from tests.integration.conftest import World
 
 __all__ = ["slack", "slack_process"]
 BOT = "onethread"
+_CALLS = 10
+"""The last ones, that are told where a thread does not show what it should."""
 _OFTEN = Budget(calls=1_000, seconds=1, burst=100)
 QUICK = SlackRules(edit_seconds=0.02, edits=_OFTEN, posts=_OFTEN, statuses=_OFTEN, stream_starts=_OFTEN, stream_appends=_OFTEN)
 """As if Slack's limits were far away."""
@@ -173,7 +175,8 @@ class Thread:
         try:
             return await self.speaker.person.sees(self.speaker.channel, self.ts, there)
         except TimeoutError:
-            raise AssertionError("the thread shows\n" + "\n".join(seen)) from None
+            calls = [f"{call['method']} {call['status']} {call['error'] or ''}" for call in (await office.slack.calls())[-_CALLS:]]
+            raise AssertionError("\n".join(["the thread shows", *seen, "after the calls", *calls])) from None
 
     async def button(self, label: str) -> "Shown":
         """The newest button of this label, as soon as it is there."""
