@@ -172,7 +172,8 @@ async def test_what_a_killed_process_sent_late_does_not_stay_in_place_of_the_end
     killed.before, killed.arrives_after = fuse.step, arrives.wait
     stage.world.model.will("One ", first, "two ", second, "three")
     services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
-    process = asyncio.create_task(hold(services, killed, NoIntake(), EVERYWHERE, _RULES), name="killed process")
+    patient = replace(_RULES, delivery=replace(_RULES.delivery, first_seconds=5.0))  # the first edit is to be the one behind "One "
+    process = asyncio.create_task(hold(services, killed, NoIntake(), EVERYWHERE, patient), name="killed process")
     async with stage.world.working():
         posted = await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "One ")
