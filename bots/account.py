@@ -12,7 +12,7 @@ import structlog
 
 from bots.delivery.deliveries import Deliveries
 from bots.delivery.outlet import DeliveryRules, heed_cancellation
-from bots.lease import Held
+from bots.lease import Held, lost_alone
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
@@ -93,15 +93,11 @@ class _Account:
 
     async def _serve(self, held: Held) -> None:
         deliveries = Deliveries(self._services, self._surface, held, self._policy, self._rules.delivery)
-        try:
+        with lost_alone():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._extend(held), name="account.extend")
                 group.create_task(self._supervised("delivery", deliveries.run), name="account.delivery")
                 group.create_task(self._supervised("intake", lambda: self._intake.run(held.lease)), name="account.intake")
-        except BaseExceptionGroup as errors:
-            if errors.subgroup(LeaseLost):
-                raise LeaseLost("Another process acts for this account now.") from None
-            raise
 
     async def _extend(self, held: Held) -> None:
         """Raises LeaseLost where it ended, or may have."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from bots.lease import lost_alone
 from bots.services import Services
 from bots.surface import AccountClosed, Busy, ChatSurface, PlaceClosed, Said, SurfaceError
 from bots.taking import Overtaken, Taking
@@ -95,13 +96,9 @@ class Intake:
         """Until cancelled; raises LeaseLost once another process has taken the account."""
         self._overtaken.clear()
         await self._introduce()
-        try:
+        with lost_alone():
             async with asyncio.TaskGroup() as lanes:
                 await self._look(lanes, lease)
-        except BaseExceptionGroup as errors:
-            if errors.subgroup(LeaseLost):
-                raise LeaseLost("Another process acts for this account now.") from None
-            raise
 
     async def _introduce(self) -> None:
         """Tells the surface who is who: most were met by other processes."""

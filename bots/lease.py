@@ -1,8 +1,22 @@
 """The lease of a platform's account, as its holder keeps it: how long it lasts is told by this machine's clock, not the database's."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from core.errors import LeaseLost
 from core.models import AccountLease
+
+
+@contextmanager
+def lost_alone() -> Iterator[None]:
+    """Around a TaskGroup: once the lease is lost, nothing else that went wrong in it matters. Raises LeaseLost then."""
+    try:
+        yield
+    except BaseExceptionGroup as errors:
+        if errors.subgroup(LeaseLost):
+            raise LeaseLost("Another process acts for this account now.") from None
+        raise
 
 
 class Held:

@@ -184,7 +184,7 @@ class Taking:
 
     async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: Sequence[Line]) -> None:
         """What was said in the thread before the bot was called, as one message."""
-        await uow.deliveries.put(_imported(binding, said.at))
+        await uow.deliveries.put(_theirs(binding, None, None, said.at))
         if not earlier:
             return
         noted = await messages.import_note(
@@ -364,11 +364,14 @@ async def _come_in(uow: UnitOfWork, principal: Principal, binding: Binding, kind
     await conversations.join(uow, principal, binding.conversation_id)
 
 
-def _theirs(binding: Binding, message_id: UUID, remote_id: str | None, at: datetime) -> Delivery:
-    """It came from there, so it is never sent there. `at` is when its text was written, by the platform's clock."""
+def _theirs(binding: Binding, message_id: UUID | None, remote_id: str | None, at: datetime) -> Delivery:
+    """It came from there, so it is never sent there. `at` is when its text was written, by the platform's clock.
+
+    Without a message it tells that everything up to `at` came in with the import.
+    """
     return Delivery(
         binding_id=binding.id,
-        item=str(message_id),
+        item=str(message_id or _IMPORTED),
         part=0,
         message_id=message_id,
         revision=0,
@@ -378,22 +381,6 @@ def _theirs(binding: Binding, message_id: UUID, remote_id: str | None, at: datet
         end=None,
         shown="",
         sent_at=at,
-    )
-
-
-def _imported(binding: Binding, until: datetime) -> Delivery:
-    return Delivery(
-        binding_id=binding.id,
-        item=_IMPORTED,
-        part=0,
-        message_id=None,
-        revision=0,
-        remote_id=None,
-        nonce=new_id(),
-        state=DeliveryState.THEIRS,
-        end=None,
-        shown="",
-        sent_at=until,
     )
 
 

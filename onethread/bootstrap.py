@@ -21,6 +21,7 @@ from core.ids import new_id
 from core.limits import ModelLimit, ModelLimits
 from core.live import LiveEvents, Publisher
 from core.llm.client import LiteLLM, ModelSettings
+from core.llm.providers import ModelChoice, choices
 from core.logs import place_of
 from core.messages import PostingRules
 from core.models import User
@@ -60,6 +61,10 @@ class App:
     ticks: Ticks
     rules: PostingRules
     transfer: Transfer
+
+    def models(self) -> list[ModelChoice]:
+        """Those that can be chosen, and what is missing for them."""
+        return choices(self.rules.default_model, self.settings.environ, any_key=bool(self.settings.model_api_base))
 
     async def person(self, name: str = "") -> User:
         """The user of that name, or the local admin; raises NotFound."""

@@ -29,7 +29,6 @@ from core import identity
 from core.access import Principal
 from core.errors import InvalidInput, StorageUnavailable
 from core.llm.client import load
-from core.llm.providers import choices
 from core.models import LinkPurpose
 from mcp_server import http as mcp_http
 from mcp_server.callers import Bearer
@@ -72,14 +71,13 @@ class Door:
 
 def services_of(app: App, rules: WebRules) -> Services:
     """What the web works with in this process."""
-    settings = app.settings
     return Services(
         storage=app.storage,
         live=app.live,
         clock=app.clock,
         posting=app.rules,
         passwords=Argon2(),
-        models=lambda: choices(app.rules.default_model, settings.environ, any_key=bool(settings.model_api_base)),
+        models=app.models,
         rules=rules,
     )
 

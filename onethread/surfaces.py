@@ -6,7 +6,6 @@ from typing import Any
 
 from bots.services import Services
 from bots.slack.config import PATH
-from core.llm.providers import choices
 from onethread.bootstrap import App
 from onethread.settings import slack_config
 
@@ -32,7 +31,6 @@ async def serving(app: App, url: str) -> AsyncIterator[Mapping[str, Endpoint]]:
 
 
 def _services(app: App, url: str) -> Services:
-    settings = app.settings
     return Services(
         storage=app.storage,
         live=app.live,
@@ -40,5 +38,5 @@ def _services(app: App, url: str) -> Services:
         posting=app.rules,
         process_id=app.process_id,
         url=url,
-        models=lambda: choices(app.rules.default_model, settings.environ, any_key=bool(settings.model_api_base)),
+        models=app.models,
     )

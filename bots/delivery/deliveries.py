@@ -9,11 +9,11 @@ import structlog
 
 from bots.delivery.outlet import DeliveryRules, Outlet
 from bots.delivery.writer import Writer
-from bots.lease import Held
+from bots.lease import Held, lost_alone
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
-from core.errors import LeaseLost, StorageUnavailable
+from core.errors import StorageUnavailable
 from core.events import ConversationChanged, ConversationDeleted, Event, Lagged
 from core.live import Subscription
 from core.models import Binding, BindingMode
@@ -41,16 +41,12 @@ class Deliveries:
 
     async def run(self) -> None:
         """Until cancelled; calls that have begun are ended first. Raises LeaseLost."""
-        try:
+        with lost_alone():
             async with asyncio.TaskGroup() as group:
                 with self._services.live.subscribe() as events:
                     await self._load(group)
                     while True:
                         await self._hear(group, [await events.get(), *events.waiting()], events)
-        except BaseExceptionGroup as errors:
-            if errors.subgroup(LeaseLost):
-                raise LeaseLost("Another process acts for this account now.") from None
-            raise
 
     async def _load(self, group: asyncio.TaskGroup) -> None:
         while True:
