@@ -80,6 +80,13 @@ class Disturbance:
     async def _kill(self, victim: WorkerProcess) -> None:
         victim.stop()  # so that what it runs is counted at the moment of its death
         held = self._evidence.held_by(victim.pid)
+        for _ in range(0 if self.figures["drafts left behind"] else STOPS):  # a short run, too, has one that dies in the middle of a reply
+            if any(each.has_draft for each in held):
+                break
+            victim.go_on()
+            await asyncio.sleep(self._dice.uniform(0.02, 0.2))
+            victim.stop()
+            held = self._evidence.held_by(victim.pid)
         victim.kill()
         self.figures["kills"] += 1
         self.figures["turns hit"] += len(held)
