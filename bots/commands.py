@@ -2,27 +2,31 @@
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bots.markdown import neutral, plain
 from bots.people import NO_PLATFORM, People, Stranger, enter
 from bots.services import Services
 from bots.surface import ChatSurface, PlaceClosed, SurfaceError
+from bots.view import page
 from core import bindings, conversations, tasks
 from core.access import Principal
 from core.errors import InvalidInput, OnethreadError
 from core.ids import new_id
-from core.models import Conversation, InboundEvent, Place, Task, TaskStatus
+from core.models import NEW_THREAD, Conversation, InboundEvent, Place, Task, TaskStatus
 from core.ports import TaskFilter, UnitOfWork
 
 _LISTED = 15
 _LINES = 20
 """Of a description."""
+_DEFAULT = "default"
+"""Chosen as a model: none in particular."""
 _OPEN = frozenset({TaskStatus.TODO, TaskStatus.IN_PROGRESS, TaskStatus.IN_REVIEW})
 _STATUSES = frozenset(map(str, TaskStatus))
 _REF = re.compile(r"[A-Za-z][A-Za-z0-9]*-\d+")
+_CHOICES = 25
 _MENTION = re.compile(r"<@!?(\w+)(?:\|[^>]*)?>")
 
 
@@ -37,6 +41,10 @@ class Command:
     place: Place
     event_id: str
     """The same command, told again, has the same."""
+    ref: str | None = None
+    """The task's, on a platform that asks for it apart; empty where it was left out. None: it may stand in the text."""
+    has_threads: bool = True
+    """Whether a thread can be made for whoever reads along where it was typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +72,32 @@ class Commands:
         except SurfaceError:
             return NO_PLATFORM
 
+    async def refs(self, person: str, place: Place, typed: str, limit: int = _CHOICES) -> Sequence[tuple[str, str]]:
+        """The tasks that may be meant, as (ref, title), the open ones first. Strangers are shown none."""
+        try:
+            principal = await self._people.admit(person, place.channel)
+            async with self._services.storage.read() as uow:
+                wanted = [TaskFilter(statuses=each, query=typed.strip()) for each in (_OPEN, _STATUSES - _OPEN)]
+                listings = [await tasks.listing(uow, principal, each, limit=limit) for each in wanted]
+        except (OnethreadError, Stranger, SurfaceError):
+            return []
+        return [(task.ref, task.title) for listing in listings for task in listing.tasks][:limit]
+
+    async def models(self, person: str, place: Place, typed: str, limit: int = _CHOICES) -> Sequence[str]:
+        """What may be meant of what can be chosen as a model. Strangers are shown nothing."""
+        try:
+            await self._people.admit(person, place.channel)
+        except (OnethreadError, Stranger, SurfaceError):
+            return []
+        known = [_DEFAULT, *(each.id for each in self._services.models() if each.available)]
+        return [each for each in known if typed.strip().lower() in each.lower()][:limit]
+
     async def _run(self, command: Command) -> str:
         principal = await self._people.admit(command.person, command.place.channel)
         name, _, rest = command.text.strip().partition(" ")
         subcommand = SUBCOMMANDS.get(name.lower() or "help")
         if subcommand is None:
-            return _unknown(name)
+            return _unknown(name, command)
         await self._enter(principal, command.place)
         return await subcommand.run(self, _Call(principal=principal, command=command, rest=rest.strip()))
 
@@ -87,8 +115,9 @@ class Commands:
         if not found.tasks:
             return _none(status, call.rest)
         lines = [f"- {_line(task)}" + (f" · {names[task.assignee_id]}" if task.assignee_id else "") for task in found.tasks]
-        more = [f"… and {found.total - len(lines)}{'' if found.is_exact else '+'} more: `/task list <words>`"] if found.has_more else []
-        return "\n".join([*lines, *more])
+        if found.has_more:
+            lines.append(f"… and {found.total - len(lines)}{'' if found.is_exact else '+'} more: look for words with `/task list`")
+        return "\n".join(lines)
 
     async def show(self, call: _Call) -> str:
         async with self._services.storage.read() as uow:
@@ -107,15 +136,17 @@ class Commands:
 
     async def new(self, call: _Call) -> str:
         """The task, and a thread for it that delivery opens with the task's card."""
-        channel = call.command.place.channel
-        words, kind = await self._surface.markdown(call.rest), await self._surface.kind(channel)
+        place = call.command.place
+        words, kind = await self._surface.markdown(call.rest), await self._surface.kind(place.channel, place.thread)
         title = plain(words, len(words))  # whole: one that is too long is refused, as it stands nowhere else
         async with self._services.storage.write() as uow:
             if not await uow.inbound.add(self._noted(call.command, uow.now)):
                 return "This task was made already."
             task = await tasks.create(uow, call.principal, title, visibility=kind.visibility)
-            thread = Place(account=self._surface.account, channel=channel, thread=f"new-{new_id()}")
-            await bindings.bind(uow, call.principal, task.conversation_id, thread, opened=False)
+            if not call.command.has_threads:
+                return f"Made {_line(task)}\n\nNo thread can be made here. Talk about it [on the web]({self._page(task)})."
+            thread = f"{NEW_THREAD}{new_id()}"
+            await bindings.bind(uow, call.principal, task.conversation_id, replace(place, thread=thread), opened=False)
         return f"Made {_line(task)}"
 
     async def assign(self, call: _Call) -> str:
@@ -139,12 +170,12 @@ class Commands:
             conversation, wanted = await _conversation(uow, call)
             if not wanted:
                 return self._models(conversation)
-            chosen = None if wanted == "default" else wanted
+            chosen = None if wanted == _DEFAULT else wanted
             await conversations.set_model(uow, call.principal, conversation.id, chosen)
         return f"From now on: `{chosen or self._usual_model(conversation)}`"
 
-    async def help(self, _call: _Call) -> str:
-        return _help()
+    async def help(self, call: _Call) -> str:
+        return _help(call.command)
 
     # --- helpers ---
 
@@ -196,6 +227,9 @@ class Commands:
         user_id = known.get(name.casefold()) or await tasks.user_id(uow, name)
         return (await uow.users.names([user_id]))[user_id]
 
+    def _page(self, task: Task) -> str:
+        return page(self._services.url, task.conversation_id)
+
     def _usual_model(self, conversation: Conversation) -> str:
         return conversation.project_model or self._services.posting.default_model
 
@@ -204,7 +238,7 @@ class Commands:
         known = [
             f"- `{each.id}`" + ("" if each.available else f" (its key is missing: {each.missing[0]})") for each in self._services.models()
         ]
-        return "\n".join([f"Now: `{now}`", *known, "Choose: `/task model <id>`, or `/task model default`"])
+        return "\n".join([f"Now: `{now}`", *known, f"Choose: `/task model` with an id, or with `{_DEFAULT}`"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,10 +260,10 @@ SUBCOMMANDS: Mapping[str, _Subcommand] = {
 
 
 async def _task(uow: UnitOfWork, call: _Call) -> tuple[Task, str]:
-    """The task whose ref comes first, or the one of the thread; and what stands behind it."""
-    ref, _, rest = call.rest.partition(" ")
-    if _REF.fullmatch(ref):
-        return await tasks.get(uow, call.principal, ref.upper()), rest.strip()
+    """The task whose ref is given, or the one of the thread; and what stands behind the ref."""
+    if ref := _ref(call):
+        rest = call.rest if call.command.ref else call.rest.partition(" ")[2].strip()
+        return await tasks.get(uow, call.principal, ref.upper() if _REF.fullmatch(ref) else ref), rest
     binding = await bindings.at(uow, call.command.place)
     task = await uow.tasks.of_conversation(binding.conversation_id) if binding else None
     if task is None:
@@ -238,24 +272,33 @@ async def _task(uow: UnitOfWork, call: _Call) -> tuple[Task, str]:
 
 
 async def _conversation(uow: UnitOfWork, call: _Call) -> tuple[Conversation, str]:
-    """The task's whose ref comes first, or the one that is shown where the command was typed; and what stands behind it."""
-    ref, _, _ = call.rest.partition(" ")
-    binding = None if _REF.fullmatch(ref) else await bindings.at(uow, call.command.place)
+    """The task's whose ref is given, or the one that is shown where the command was typed; and what stands behind the ref."""
+    binding = None if _ref(call) else await bindings.at(uow, call.command.place)
     if binding:
         return await conversations.get(uow, call.principal, binding.conversation_id), call.rest
     task, rest = await _task(uow, call)
     return await conversations.get(uow, call.principal, task.conversation_id), rest
 
 
-def _help() -> str:
-    lines = [f"- `{' '.join(filter(None, ('/task', name, each.takes)))}` {each.summary}" for name, each in SUBCOMMANDS.items()]
+def _ref(call: _Call) -> str:
+    """Empty where none is given."""
+    if call.command.ref is not None:
+        return call.command.ref.strip()
+    first, _, _ = call.rest.partition(" ")
+    return first if _REF.fullmatch(first) else ""
+
+
+def _help(command: Command) -> str:
+    takes_text = command.ref is None  # other platforms show by themselves what a command takes
+    takes = {name: each.takes if takes_text else "" for name, each in SUBCOMMANDS.items()}
+    lines = [f"- `{' '.join(filter(None, ('/task', name, takes[name])))}` {each.summary}" for name, each in SUBCOMMANDS.items()]
     return "\n".join([*lines, "In a task's own thread its ref may be left out."])
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, command: Command) -> str:
     closest = difflib.get_close_matches(name.lower(), SUBCOMMANDS, n=1, cutoff=0.5)
     hint = f" Did you mean `/task {closest[0]}`?" if closest else ""
-    return f"There is no such command.{hint}\n{_help()}"
+    return f"There is no such command.{hint}\n{_help(command)}"
 
 
 def _none(status: str, words: str) -> str:

@@ -16,12 +16,15 @@ _ENDED = "This answer has ended already."
 _NOT_YOURS = "What this button is for is gone, or belongs to a conversation that you cannot see."
 
 
-async def press(services: Services, principal: Principal, place: Place, action: Action, value: str) -> str:
-    """Why nothing was done, for the person alone; empty where it was, which everybody sees. `place` is where the button stands."""
+async def press(services: Services, principal: Principal, place: Place, action: Action, value: str, *, message: str = "") -> str:
+    """Why nothing was done, for the person alone; empty where it was, which everybody sees.
+
+    `place` is where the button stands, and `message` the remote message that has it, where a place may hold more than it shows.
+    """
     source = place.account.surface
     try:
         async with services.storage.write() as uow:  # apart, so that it stays where nothing else is done
-            await enter(uow, principal, place)
+            await enter(uow, principal, place, message)
         async with services.storage.write() as uow:
             await _press(uow, principal, action, value, rules=services.posting, source=source)
     except NotFound:

@@ -24,6 +24,8 @@ class Budget:
     seconds: float
     burst: int = 1
     """Calls that may follow one another at once when none were made for a while."""
+    shared: bool = False
+    """Beside narrower ones: a call that is turned away was so for one of these."""
 
 
 class Rank(IntEnum):

@@ -87,6 +87,8 @@ class People:
             return await identity.meet(uow, self._surface.account, external_id, name)
 
     def _let_in(self, profile: Profile) -> None:
+        if profile.refusal:
+            raise Stranger(profile.refusal)
         if not (profile.member or self._policy.guests):
             raise Stranger(_GUEST)
         self._remember(profile.external_id, _LOOKED_UP)
@@ -101,12 +103,14 @@ class People:
         return self._services.clock.now()
 
 
-async def enter(uow: UnitOfWork, principal: Principal, place: Place) -> None:
+async def enter(uow: UnitOfWork, principal: Principal, place: Place, message: str = "") -> None:
     """Makes a member of somebody who was admitted and acts at a place: who is there reads along in what it shows.
 
-    Where delivery to it had ended it goes on: what stands there is brought up to date.
+    `message` is the remote one there with which they do it: it may belong to a conversation that has its own place elsewhere. Where
+    delivery had ended it goes on: what stands there is brought up to date.
     """
-    binding = await bindings.at(uow, place)
+    delivery = await uow.deliveries.at(place, message) if message else None
+    binding = await (uow.bindings.get(delivery.binding_id) if delivery else bindings.at(uow, place))
     if binding and binding.mode is BindingMode.TWO_WAY:
         await bindings.revive(uow, binding)
         await conversations.join(uow, principal, binding.conversation_id)

@@ -4,7 +4,7 @@ A new platform is one folder beside `slack/` whose `ChatSurface` translates: its
 somebody is answered, what is sent when, and what happens after a crash is decided once for all of them, in `taking.py` and `delivery/`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -42,6 +42,12 @@ class Button:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextFile:
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One remote message: a piece of a message, with what stands around it. Equal parts look equal."""
 
@@ -56,6 +62,8 @@ class Part:
     """The task's card."""
     live: bool = False
     """Whether it will still be changed."""
+    file: TextFile | None = None
+    """The whole message, where it has more parts than the surface wants."""
 
 
 # --- what comes in ---------------------------------------------------------------------------------------------------
@@ -101,6 +109,8 @@ class Said:
     to_others: bool
     """Whether it mentions somebody else."""
     files: tuple[RemoteFile, ...] = ()
+    answers: str = ""
+    """The remote id of the message that it replies to, on platforms where one can."""
     at: datetime
     edited_at: datetime | None = None
     """Where this is how it reads since an edit that may have made it one to the bot. By the platform's clock, to the second."""
@@ -152,6 +162,8 @@ class Profile:
     name: str
     member: bool
     """A full member of the account: no guest, nobody of another company's account, no bot."""
+    refusal: str = ""
+    """Why this person is let in by no means, in a sentence for them."""
 
 
 # --- the platform ----------------------------------------------------------------------------------------------------
@@ -162,9 +174,13 @@ class Call(StrEnum):
 
     POST = "post"
     EDIT = "edit"
+    AMEND = "amend"
+    """An edit of a message that was posted long ago."""
     DELETE = "delete"
     LOOK = "look"
-    """`find` and `open`."""
+    """`find`."""
+    OPEN = "open"
+    ARRANGE = "arrange"
     STATUS = "status"
 
 
@@ -175,8 +191,16 @@ class Limits:
     length: int
     """Of a part's text."""
     measure: Callable[[str], int] = len
+    whole: int | None = None
+    """Of all that stands in one remote message: text, speaker and notes; None: the notes have room of their own."""
+    parts: int | None = None
+    """A message of more parts comes as a file; None: it has as many as it needs."""
     edit_seconds: float = 1.0
     """A live message is not changed more often."""
+    old_seconds: float | None = None
+    """A message that was posted longer ago is changed by `Call.AMEND`."""
+    status_seconds: float = 60.0
+    """After so long a status is shown again: platforms take it back by themselves."""
 
 
 class ChatSurface(Protocol):
@@ -186,6 +210,11 @@ class ChatSurface(Protocol):
     def account(self) -> Account: ...
     @property
     def call_seconds(self) -> float: ...
+    @property
+    def makes_threads(self) -> bool:
+        """Whether a thread must be made before anything can be said in it. Otherwise every message is the root of one."""
+        ...
+
     def limits(self, place: Place) -> Limits: ...
     def live_seconds(self, place: Place, remote_id: str) -> float | None:
         """How long after it was posted this remote message can be changed; None: for as long as anybody wants."""
@@ -195,8 +224,8 @@ class ChatSurface(Protocol):
         """What such a call is counted in, by name: all of them must have room."""
         ...
 
-    async def post(self, place: Place, part: Part, nonce: UUID) -> str:
-        """The new message's remote id. At a place without a thread: into the channel."""
+    async def post(self, place: Place, part: Part, nonce: UUID, *, answers: str = "") -> str:
+        """The new message's remote id. At a place without a thread: into the channel, there as a reply to the message `answers`."""
         ...
 
     async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
@@ -207,15 +236,22 @@ class ChatSurface(Protocol):
         """Nothing happens where it is gone already."""
         ...
 
-    async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
         """The remote ids of the messages that were posted with this nonce; more than one where a post happened twice.
 
-        None of them was posted before `since`, by our clock: the platform's may be another one.
+        None of them was posted before `since`, by our clock: the platform's may be another one. `known` belong to other posts.
         """
         ...
 
-    async def open(self, place: Place, root: str) -> str:
-        """Makes the thread on the message `root` where the platform wants that, and gives its id; the same again where it was made."""
+    async def open(self, place: Place, root: str, title: str) -> str:
+        """Makes the thread on the message `root` where the platform wants that, and gives its id; the same again where it was made.
+
+        Raises NoThread where there can be none, and MessageGone without its root.
+        """
+        ...
+
+    async def arrange(self, place: Place, title: str, *, archived: bool) -> None:
+        """Names the place's thread, and puts it away or brings it back. Only where threads are made."""
         ...
 
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
@@ -239,7 +275,10 @@ class ChatSurface(Protocol):
         ...
 
     async def profile(self, external_id: str) -> Profile: ...
-    async def kind(self, channel: str) -> ChannelKind: ...
+    async def kind(self, channel: str, thread: str = "") -> ChannelKind:
+        """Of a channel, or of one of its threads, which may be open to fewer people."""
+        ...
+
     async def fetch(self, file: RemoteFile) -> Upload:
         """Raises InvalidInput with a sentence for people where it cannot be had."""
         ...
@@ -279,6 +318,10 @@ class Unreachable(SurfaceError):
 
 class TooLong(SurfaceError):
     """The part does not fit, whatever its limits promised. Nothing was done."""
+
+
+class NoThread(SurfaceError):
+    """A thread cannot be made there: people have not allowed it, or the channel has none. Nothing was done."""
 
 
 class MessageGone(SurfaceError):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from bots.markdown import plain
 from bots.people import People, Stranger
+from bots.places import Places
 from bots.policy import Policy
 from bots.reading import MAX_TITLE, Content, Line, Reading, quoted, title_of
 from bots.reminders import Reminders
@@ -61,6 +62,7 @@ class Taking:
         self._surface = surface
         self._people = people
         self._policy = policy
+        self._places = Places(services, surface, policy)
         self._reading = Reading(surface, services.clock)
         self._reminders = Reminders(services.clock)
 
@@ -79,7 +81,7 @@ class Taking:
                 case Promoted():
                     await self._promoted(told, commit, stored.received_at)
                 case Stopped():
-                    await self._stopped(self._place(told.channel, told.thread), told.by, commit)
+                    await self._stopped(self._places.of(told), told.by, commit)
         except Stranger as refusal:
             async with commit():
                 pass
@@ -91,15 +93,15 @@ class Taking:
     async def tell_about(self, told: Event, sentence: str) -> None:
         """Says to whoever wanted something of the bot that it came to nothing, and why; not again within a minute."""
         if self._is_for_us(told):
-            await self._remind(self._where(told), _person(told), sentence)
+            await self._remind(self._places.of(told), _person(told), sentence)
 
     # --- messages ---
 
     async def _said(self, said: Said, commit: Commit, received_at: datetime) -> None:
-        place = self._place(said.channel, said.thread)
+        place = self._places.of(said)
         if said.text.strip().casefold() == _STOP:
-            await self._stopped(place, said.author, commit)
-        elif said.to_bot or self._is_chat_channel(place) or await self._is_shown(place):
+            await self._stopped(await self._places.answered(said) or place, said.author, commit)
+        elif said.to_bot or self._places.is_chat_channel(place) or await self._places.is_shown(place):
             await self._said_to_us(said, place, commit, received_at)
         elif said.thread:
             raise Overtaken
@@ -111,7 +113,7 @@ class Taking:
         """An edit of what is known, which may be told as one, too; otherwise a message that became one to the bot."""
         assert said.edited_at
         async with self._services.storage.read() as uow:
-            is_known = await uow.deliveries.at(self._place(said.channel, said.thread), said.remote_id) is not None
+            is_known = await uow.deliveries.at(self._places.of(said), said.remote_id) is not None
         if is_known:
             await self._edited(_as_edit(said, said.edited_at), commit)
         elif said.edited_at - said.at > _REMEMBERED:
@@ -121,41 +123,48 @@ class Taking:
 
     async def _said_to_us(self, said: Said, place: Place, commit: Commit, received_at: datetime) -> None:
         principal = await self._people.admit(said.author, said.channel)
-        kind = await self._surface.kind(said.channel)
+        kind = await self._surface.kind(said.channel, said.thread)
         heard = _Heard(said=said, principal=principal, kind=kind, received_at=received_at)
-        below = self._place(said.channel, said.thread or said.remote_id)
-        if self._is_chat(place, kind) or await self._is_shown(place):
-            await self._said_at_home(heard, place, commit)
-        elif await self._is_shown(below):  # somebody made a task of it before it came
-            await self._said_at_home(heard, below, commit)
+        if home := await self._home(said, kind):
+            await self._said_at_home(heard, home, commit)
         else:
-            await self._called(heard, below, commit)
+            await self._called(heard, commit)
+
+    async def _home(self, said: Said, kind: ChannelKind) -> Place | None:
+        """The place whose conversation it belongs to."""
+        place, below = self._places.of(said), self._places.below(said)
+        if self._places.is_chat(place, kind) or await self._places.is_shown(place):
+            return place
+        if await self._places.is_shown(below):  # somebody made a task of it before it came
+            return below
+        return await self._places.answered(said)
 
     async def _said_at_home(self, heard: _Heard, place: Place, commit: Commit) -> None:
         """In a place that shows a conversation, or is one by itself."""
         said = heard.said
         content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
-            binding = await self._opened(uow, place) or await self._bound_chat(uow, heard, place)
+            binding = await self._binding(uow, said, place) or await self._bound_chat(uow, heard, place)
             if binding.mode is not BindingMode.TWO_WAY or await _was_imported(uow, binding, said):
                 return
             await bindings.revive(uow, binding)
             unanswered = await self._take_in(uow, heard, binding, content, wants_answer=self._wants_answer(said))
         await self._say_why(said, unanswered)
 
-    async def _called(self, heard: _Heard, place: Place, commit: Commit) -> None:
-        """Where nothing is shown: a task is made, with this thread for it."""
+    async def _called(self, heard: _Heard, commit: Commit) -> None:
+        """Where nothing is shown: a task is made, with this thread for it, or one that is made on the message."""
         said, principal = heard.said, heard.principal
+        place = self._places.below(said)
         if not (said.thread or said.text.strip() or said.files):
             async with commit():
                 pass
-            await self._tell(self._place(said.channel, ""), said.author, _HOW_TO)
+            await self._tell(self._places.of(said), said.author, _HOW_TO)
             return
         earlier = await self._reading.before(place, said, heard.received_at)
         content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
             task = await tasks.create(uow, principal, content.title, visibility=heard.kind.visibility)
-            binding = await bindings.bind(uow, principal, task.conversation_id, place)
+            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
             if said.thread:
                 await self._import(uow, principal, binding, said, earlier)
             unanswered = await self._take_in(uow, heard, binding, content, wants_answer=True)
@@ -179,7 +188,7 @@ class Taking:
         message = await uow.messages.get(taken.posted.message_id)
         if message is None or message.conversation_id != binding.conversation_id:
             raise _Answered
-        await uow.deliveries.put(_theirs(binding, message.id, said.remote_id, said.edited_at or said.at))
+        await uow.deliveries.put(_theirs(binding, message.id, said.remote_id, said.edited_at or said.at, said.thread))
         return taken.unanswered
 
     async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: Sequence[Line]) -> None:
@@ -222,7 +231,7 @@ class Taking:
 
     async def _taken_in(self, uow: UnitOfWork, about: Edited | Removed) -> tuple[Message | None, Delivery]:
         """What a person said there, as we have it; None where it was not a person, or is gone. Raises Overtaken where nothing is known."""
-        delivery = await uow.deliveries.at(self._place(about.channel, about.thread), about.remote_id)
+        delivery = await uow.deliveries.at(self._places.of(about), about.remote_id)
         if delivery is None or delivery.message_id is None:
             raise Overtaken
         message = await uow.messages.get(delivery.message_id) if delivery.state is DeliveryState.THEIRS else None
@@ -233,31 +242,32 @@ class Taking:
     async def _promoted(self, promoted: Promoted, commit: Commit, received_at: datetime) -> None:
         said = promoted.said
         principal = await self._people.admit(promoted.by, said.channel)
-        kind = await self._surface.kind(said.channel)
+        kind = await self._surface.kind(said.channel, said.thread)
         if shown := await self._shown_around(said):
             await self._promote(promoted, principal, kind, shown, commit)
             return
-        place = self._place(said.channel, said.thread or said.remote_id)
+        has_threads = kind is not ChannelKind.DIRECT or not self._surface.makes_threads
+        place = self._places.below(said) if has_threads else self._places.of(said)
         text = await self._surface.markdown(said.text)
         earlier = await self._reading.before(place, said, received_at)
         name = plain((await self._surface.profile(said.author)).name, MAX_TITLE // 2) if said.author else "somebody"
         async with commit() as uow:
             task = await tasks.create(uow, principal, title_of(text) or f"A message of {name}", visibility=kind.visibility)
-            binding = await bindings.bind(uow, principal, task.conversation_id, place)
+            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
             await self._import(uow, principal, binding, said, [*earlier, (name, text)])
 
     async def _shown_around(self, said: Said) -> Place | None:
         """Where the conversation is shown that this message belongs to: in its thread, the thread below it, or the whole channel."""
-        for thread in dict.fromkeys((said.thread or said.remote_id, said.thread)):
-            if await self._is_shown(place := self._place(said.channel, thread)):
+        for place in dict.fromkeys((self._places.below(said), self._places.of(said))):
+            if await self._places.is_shown(place):
                 return place
-        return None
+        return None if said.thread else await self._places.of_message(said.channel, said.remote_id)
 
     async def _promote(self, promoted: Promoted, principal: Principal, kind: ChannelKind, place: Place, commit: Commit) -> None:
         text = await self._surface.markdown(promoted.said.text)
         sentence = ""
         async with commit() as uow:
-            binding = await self._opened(uow, place)
+            binding = await self._binding(uow, promoted.said, place)
             if binding is None:
                 raise Conflict(_DELETED)
             await _come_in(uow, principal, binding, kind)
@@ -271,53 +281,28 @@ class Taking:
     # --- turns ---
 
     async def _stopped(self, place: Place, by: str, commit: Commit) -> None:
-        if not await self._is_shown(place):
+        if not await self._places.is_shown(place):
             async with commit():
                 return
         principal = await self._people.admit(by, place.channel)
         async with commit() as uow:
-            if binding := await self._opened(uow, place):
+            if binding := await self._places.shown(uow, place):
                 await conversations.join(uow, principal, binding.conversation_id)
                 for turn in await uow.turns.unfinished(binding.conversation_id):
                     await turns.cancel(uow, principal, turn.id)
 
     # --- places ---
 
-    def _place(self, channel: str, thread: str) -> Place:
-        return Place(account=self._surface.account, channel=channel, thread=thread)
+    async def _binding(self, uow: UnitOfWork, said: Said, place: Place) -> Binding | None:
+        """What the place shows. A thread in which somebody said something is there, whether delivery noted that or not."""
+        return await (self._places.entered(uow, place) if said.thread else self._places.shown(uow, place))
 
-    def _where(self, told: Event) -> Place:
-        about = told.said if isinstance(told, Promoted) else told
-        return self._place(about.channel, about.thread)
-
-    async def _is_shown(self, place: Place) -> bool:
-        async with self._services.storage.read() as uow:
-            return await self._shown(uow, place) is not None
-
-    async def _shown(self, uow: UnitOfWork, place: Place) -> Binding | None:
-        """What a place shows; also where its thread stands on a message of ours, and delivery has not noted yet that it is open."""
-        if (binding := await bindings.at(uow, place)) or not place.thread:
-            return binding
-        root = await uow.deliveries.at(place, place.thread)
-        binding = await uow.bindings.get(root.binding_id) if root else None
-        return None if binding is None or binding.opened else binding
-
-    async def _opened(self, uow: UnitOfWork, place: Place) -> Binding | None:
-        binding = await self._shown(uow, place)
-        if binding is None or binding.opened:
-            return binding
-        await uow.bindings.update(binding.id, thread=place.thread, opened=True)
-        return replace(binding, thread=place.thread, opened=True)
-
-    def _is_chat_channel(self, place: Place) -> bool:
-        return not place.thread and self._policy.rules(place.channel).mode == "chat"
-
-    def _is_chat(self, place: Place, kind: ChannelKind) -> bool:
-        """Whether it is a conversation by itself: a direct message, a thread in one, or a channel that is set so."""
-        return kind is ChannelKind.DIRECT or self._is_chat_channel(place)
+    def _is_open(self, said: Said, place: Place) -> bool:
+        """Whether something can be said at the place already: its thread need not be made."""
+        return place == self._places.of(said) or not self._surface.makes_threads
 
     async def _bound_chat(self, uow: UnitOfWork, heard: _Heard, place: Place) -> Binding:
-        if not self._is_chat(place, heard.kind):
+        if not self._places.is_chat(place, heard.kind):
             raise Conflict(_DELETED)
         project = await projects.default(uow)
         chat = await conversations.add(uow, heard.principal, title="", visibility=heard.kind.visibility, project=project)
@@ -336,7 +321,7 @@ class Taking:
 
     async def _say_why(self, said: Said, unanswered: str) -> None:
         if unanswered:
-            await self._remind(self._place(said.channel, said.thread), said.author, unanswered)
+            await self._remind(self._places.of(said), said.author, unanswered)
 
     async def _remind(self, place: Place, person: str, sentence: str) -> None:
         without_numbers = "".join(letter for letter in sentence if not letter.isdigit())  # as in `Try again in 7 s`
@@ -346,7 +331,7 @@ class Taking:
     async def _turn_away(self, told: Event, sentence: str) -> None:
         person = _person(told)
         if self._is_for_us(told) and self._reminders.may_tell(f"{person}:{sentence}", timedelta(hours=1)):
-            await self._tell(self._where(told), person, sentence)
+            await self._tell(self._places.of(told), person, sentence)
 
     def _is_for_us(self, told: Event) -> bool:
         """Whether somebody wants something of the bot, and not of other people."""
@@ -364,7 +349,7 @@ async def _come_in(uow: UnitOfWork, principal: Principal, binding: Binding, kind
     await conversations.join(uow, principal, binding.conversation_id)
 
 
-def _theirs(binding: Binding, message_id: UUID | None, remote_id: str | None, at: datetime) -> Delivery:
+def _theirs(binding: Binding, message_id: UUID | None, remote_id: str | None, at: datetime, thread: str = "") -> Delivery:
     """It came from there, so it is never sent there. `at` is when its text was written, by the platform's clock.
 
     Without a message it tells that everything up to `at` came in with the import.
@@ -376,6 +361,7 @@ def _theirs(binding: Binding, message_id: UUID | None, remote_id: str | None, at
         message_id=message_id,
         revision=0,
         remote_id=remote_id,
+        thread=thread,
         nonce=new_id(),
         state=DeliveryState.THEIRS,
         end=None,

@@ -526,7 +526,7 @@ class Binding:
     channel: str
     thread: str
     opened: bool
-    """False until the platform's thread was made; `thread` then is a name of ours that no platform gives."""
+    """False until the platform's thread was made; `thread` then is the message on which it is to be made, or a name of ours."""
     mode: BindingMode
     cursor: int
     """Every message up to this seq was delivered in its final form."""
@@ -534,8 +534,15 @@ class Binding:
     """Why nothing is delivered any more: a reason's code, such as `is_archived`."""
     status_shown: bool
     """Whether the platform may be showing that the agent works: to be taken back, whatever happens."""
+    arranged: str = ""
+    """How a thread that was made for it was last named, and whether it was archived; TO_ARRANGE; NO_THREAD. Empty for other threads."""
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def root(self) -> str:
+        """The remote message on which the thread is to be made. Empty where it was made, and where it will be on our first message."""
+        return "" if self.opened or self.thread.startswith(NEW_THREAD) else self.thread
 
     @property
     def place(self) -> Place:
@@ -543,6 +550,12 @@ class Binding:
         return Place(account=account, channel=self.channel, thread=self.thread if self.opened else "")
 
 
+NEW_THREAD = "new-"
+"""What the names begin with that a thread has before the message was posted on which it is to be made. No platform gives such an id."""
+NO_THREAD = "none"
+"""No thread can be made there, as far as is known: it is not tried again before something is said."""
+TO_ARRANGE = "?"
+"""The thread is to be named or archived anew."""
 CARD = "card"
 """The item of a delivery that is the card of a conversation's task. Its revision is the task's version."""
 
@@ -572,6 +585,8 @@ class Delivery:
     revision: int
     """Of the message, or the task's version, as it was last sent in its final form; 0 before."""
     remote_id: str | None
+    thread: str = ""
+    """The thread that the remote message stands in; empty for the channel's top."""
     nonce: UUID
     """Sent along, so that a post whose outcome is unknown can be looked up."""
     state: DeliveryState

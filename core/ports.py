@@ -588,7 +588,23 @@ class Deliveries(Protocol):
         """Which of our messages this remote message of the place's channel belongs to; in whichever of its threads."""
         ...
 
+    async def known_since(self, account: Account, channel: str, since: datetime) -> set[str]:
+        """The ids of the remote messages, ours and others', of a channel and its threads that were noted since."""
+        ...
+
     async def remove(self, binding_id: UUID, item: str, part: int) -> None: ...
+
+
+class Cursors(Protocol):
+    """How far a platform was heard that does not tell again what nobody took in."""
+
+    async def all(self, account: Account) -> dict[str, int]:
+        """The newest message that was heard of each channel and thread; a message's id is a number that grows with time."""
+        ...
+
+    async def advance(self, account: Account, heard: Mapping[str, int]) -> None:
+        """Never back."""
+        ...
 
 
 class Inbound(Protocol):
@@ -687,6 +703,8 @@ class UnitOfWork(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def inbound(self) -> Inbound: ...
+    @property
+    def cursors(self) -> Cursors: ...
     @property
     def account_leases(self) -> AccountLeases: ...
 

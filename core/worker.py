@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -176,8 +177,9 @@ class Worker:
         try:
             async with self._storage.write() as uow:
                 claimed = await turns.claim(uow, self._id, rules, limit=limit)
-        except Conflict:
-            return False  # another worker was faster
+        except Conflict:  # another worker was faster, which says nothing of the other turns
+            await asyncio.sleep(random.uniform(0.0, GATHER_SECONDS))
+            return True
         for turn in claimed.turns:
             ids = {"turn_id": str(turn.id), "conversation_id": str(turn.conversation_id)}
             _log.info("turn.claimed", **ids, model=turn.model, failures=turn.failures, rescues=turn.rescues)

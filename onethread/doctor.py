@@ -6,44 +6,24 @@ import shutil
 import site
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr
 
-from bots.slack.config import SlackConfig
-from bots.surface import AccountClosed, PlaceClosed, SurfaceError
 from core.errors import InvalidInput, OnethreadError
 from core.frames import WORKER_SILENT
 from core.llm.providers import DEMO_MODEL, PROVIDERS, key_of, missing_keys, provider_of
 from onethread import mcp_config
 from onethread.bootstrap import App, running
-from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, load, prepare_data_dir, slack_config, variable
+from onethread.doctor_platforms import discord, slack
+from onethread.finding import Finding
+from onethread.settings import CONFIG_FILE, Settings, load, prepare_data_dir, variable
 from storage.migrate import head
 
 _LOW_DISK_BYTES = 500_000_000
 _KNOWN_PTH = ("distutils-precedence.pth", "_virtualenv.pth")
-Level = Literal["fine", "note", "broken"]
-_MARKS: dict[Level, tuple[str, str]] = {"fine": ("✔", "green"), "note": ("!", "yellow"), "broken": ("✕", "red")}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: Level
-    text: str
-    advice: str = ""
-
-    @property
-    def mark(self) -> str:
-        return _MARKS[self.level][0]
-
-    @property
-    def color(self) -> str:
-        return _MARKS[self.level][1]
 
 
 async def examine() -> list[Finding]:
@@ -57,7 +37,7 @@ async def examine() -> list[Finding]:
         return [Finding("broken", str(error))]
     findings.append(Finding("fine", f"data directory: {settings.data_dir} can be written to"))
     findings += [*await _database(settings), *_keys(settings), _default_model(settings), *_fallbacks(settings), *_mcp(settings)]
-    return [*findings, *await _slack(settings), *_pth_files()]
+    return [*findings, *await slack(settings), *await discord(settings), *_pth_files()]
 
 
 def _settings(settings: Settings, before: dict[str, str]) -> Iterator[Finding]:
@@ -193,73 +173,6 @@ def _mcp(settings: Settings) -> Iterator[Finding]:
             shown = command if command.isprintable() else ascii(command)  # a project's file is not always the person's own
             advice = f"Remove its entry there, then: onethread mcp config {name} --write"
             yield Finding("note", f"MCP: {path} starts {shown}, which is not there", advice)
-
-
-async def _slack(settings: Settings) -> list[Finding]:
-    """What `onethread serve` would find in Slack."""
-    try:
-        config = slack_config(settings)
-    except InvalidInput as error:
-        return [Finding("broken", f"Slack: {error}")]
-    if config is None:
-        return [Finding("note", "Slack: no token is set", "docs/slack.md leads to the first answer there.")]
-
-    from bots.slack import access  # brings Slack's SDK along
-
-    async with access.web_client(config) as client:
-        try:
-            who = await access.signed_in(client)
-        except SurfaceError as error:
-            return [_unanswered(error)]
-        findings = [Finding("fine", f"Slack: signed in to {who.team!r} ({who.team_id}) as {who.bot!r}"), *_scopes(who.scopes)]
-        if config.app_token:
-            try:
-                await access.check_app_token(client, config.app_token)
-                findings.append(Finding("fine", "Slack: Socket Mode would run"))
-            except SurfaceError as error:
-                findings.append(_unanswered(error))
-        else:
-            findings.append(_request_url(settings))
-    return [*findings, *_let_in(config, who.team_id)]
-
-
-def _unanswered(error: SurfaceError) -> Finding:
-    if isinstance(error, AccountClosed | PlaceClosed):
-        return Finding("broken", f"Slack: {error}")
-    return Finding("note", f"Slack: {error}", "Without a connection to Slack nothing of it can be checked. Try again later.")
-
-
-def _scopes(granted: frozenset[str] | None) -> Iterator[Finding]:
-    from bots.slack.access import ESSENTIAL, SCOPES
-
-    if granted is None:
-        yield Finding("note", "Slack: it does not tell which scopes the app has")
-        return
-    missing = {scope: loss for scope, loss in SCOPES.items() if scope not in granted}
-    for scope, loss in missing.items():
-        advice = "Add it under OAuth & Permissions, Bot Token Scopes; then Install App, Reinstall."
-        yield Finding("broken" if scope in ESSENTIAL else "note", f"Slack: the scope {scope} is missing: {loss}", advice)
-    if not missing:
-        yield Finding("fine", "Slack: the app has every scope that it needs")
-
-
-def _request_url(settings: Settings) -> Finding:
-    text = f"Slack: HTTP; the request URL is {settings.url}/slack/events"
-    if settings.url.startswith("https://") and urlsplit(settings.url).hostname not in LOCAL_NAMES:
-        return Finding("fine", text)
-    return Finding(
-        "note", text, "Slack sends to public https addresses only: set ONETHREAD_PUBLIC_URL, or SLACK_APP_TOKEN for Socket Mode."
-    )
-
-
-def _let_in(config: SlackConfig, team_id: str) -> Iterator[Finding]:
-    if config.workspaces and team_id not in config.workspaces:
-        yield Finding(
-            "broken", f"Slack: workspace {team_id} is not among slack.workspaces, so nobody is answered", f"Add it in {CONFIG_FILE}."
-        )
-    people = f"{len(config.users)} users" if config.users else "everybody, guests too" if config.guests else "every full member"
-    places = f"{len(config.channels)} channels, and in direct messages" if config.channels else "every channel that it is invited to"
-    yield Finding("fine", f"Slack: answers {people} in {places}")
 
 
 def _shown(value: object) -> object:

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -28,8 +28,20 @@ from pydantic_settings import (
 from core.errors import InvalidInput, StorageUnavailable
 from core.limits import ANY_OTHER
 from core.llm.providers import default_model, qualified, unserved
+from onethread.platform_settings import (
+    ChannelSettings,
+    DiscordApiUrl,
+    DiscordGatewayUrl,
+    DiscordSettings,
+    SlackApiUrl,
+    SlackSettings,
+    discord_problem,
+    slack_problem,
+)
 
 if TYPE_CHECKING:
+    from bots.discord.config import DiscordConfig
+    from bots.policy import ChannelRules
     from bots.slack.config import SlackConfig
 
 CONFIG_FILE = "onethread.toml"
@@ -38,7 +50,8 @@ LOCAL_URL = "http://127.0.0.1:8420"
 LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 _WITHOUT_DOTENV = "ONETHREAD_WITHOUT_DOTENV"
 _OF_SLACK = ("slack", "slack_bot_token", "slack_app_token", "slack_signing_secret", "slack_api_url")
-_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies", *_OF_SLACK)
+_OF_DISCORD = ("discord", "discord_token", "discord_api_url", "discord_gateway_url")
+_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies", *_OF_SLACK, *_OF_DISCORD)
 
 
 class Limit(BaseModel):
@@ -48,47 +61,6 @@ class Limit(BaseModel):
 
     requests_at_once: int | None = Field(None, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
-
-
-def _of_slack(kind: str, letters: str) -> Callable[[str], str]:
-    def checked(name: str) -> str:
-        if not re.fullmatch(rf"[{letters}][A-Z0-9]{{2,30}}", name):
-            raise ValueError(f"{name!r} is no {kind}'s id: Slack's begin with {' or '.join(letters)}, and are not its name")
-        return name
-
-    return checked
-
-
-_ChannelId = Annotated[str, AfterValidator(_of_slack("channel", "CG"))]
-
-
-class SlackChannel(BaseModel):
-    """How the bot behaves in one channel of Slack's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mode: Literal["threads", "chat"] = "threads"
-    """`chat`: the channel itself is one conversation."""
-    answer: Literal["all", "mentions"] = "all"
-    """Which messages of a conversation are answered; the others are read along."""
-
-
-class SlackSettings(BaseModel):
-    """The table `[slack]` of onethread.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    workspaces: tuple[Annotated[str, AfterValidator(_of_slack("workspace", "T"))], ...] = ()
-    """Allow-lists, by id; empty: all."""
-    channels: tuple[_ChannelId, ...] = ()
-    """Where it answers. Direct messages are not counted among them."""
-    users: tuple[Annotated[str, AfterValidator(_of_slack("user", "UW"))], ...] = ()
-    guests: bool = False
-    """Whether guests and people of other companies' workspaces are let in."""
-    native_streams: bool = False
-    """Whether replies in direct messages grow by Slack's own streams."""
-    channel: dict[_ChannelId, SlackChannel] = Field(default_factory=dict)
-    """By channel id, for those that differ."""
 
 
 class Settings(BaseSettings):
@@ -130,9 +102,15 @@ class Settings(BaseSettings):
     """For Socket Mode, which is used where it is set."""
     slack_signing_secret: SecretStr = Field(SecretStr(""), validation_alias="slack_signing_secret")
     """For HTTP, at `/slack/events`."""
-    slack_api_url: str = ""
+    slack_api_url: SlackApiUrl = ""
     """Another address of Slack's API. Default: Slack's own."""
     slack: SlackSettings = Field(default_factory=SlackSettings)
+    discord_token: SecretStr = Field(SecretStr(""), validation_alias="discord_token")
+    """`DISCORD_TOKEN`, as everybody calls it: the bot's."""
+    discord_api_url: DiscordApiUrl = ""
+    """Another address of Discord's API, with its version. Default: Discord's own. Likewise the next one."""
+    discord_gateway_url: DiscordGatewayUrl = ""
+    discord: DiscordSettings = Field(default_factory=DiscordSettings)
 
     @classmethod
     def settings_customise_sources(
@@ -205,13 +183,6 @@ class Settings(BaseSettings):
                 if proxy != "*":
                     raise ValueError(f"{proxy!r} is neither an IP address nor a network such as 10.0.0.0/8") from None
         return proxies
-
-    @field_validator("slack_api_url")
-    @classmethod
-    def _an_api(cls, url: str) -> str:
-        if url and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
-            raise ValueError("it must look like https://slack.example.com/api/")
-        return url if url.endswith("/") or not url else f"{url}/"
 
     @property
     def url(self) -> str:
@@ -286,7 +257,6 @@ def variable(field: str) -> str:
 
 def slack_config(settings: Settings) -> "SlackConfig | None":
     """How Slack is served; None where it is not. Raises InvalidInput with what to do where the tokens are none, or are not enough."""
-    from bots.policy import ChannelRules
     from bots.slack.config import API_URL, SlackConfig
 
     bot, app, secret = (
@@ -294,7 +264,7 @@ def slack_config(settings: Settings) -> "SlackConfig | None":
     )
     if not (bot or app or secret):
         return None
-    if problem := _slack_problem(bot, app, secret):
+    if problem := slack_problem(bot, app, secret):
         raise InvalidInput(f"{problem} See docs/slack.md.")
     lists = settings.slack
     return SlackConfig(
@@ -306,8 +276,30 @@ def slack_config(settings: Settings) -> "SlackConfig | None":
         channels=frozenset(lists.channels),
         users=frozenset(lists.users),
         guests=lists.guests,
-        channel_rules={name: ChannelRules(mode=each.mode, answer=each.answer) for name, each in lists.channel.items()},
+        channel_rules=_channel_rules(lists.channel),
         native_streams=lists.native_streams,
+    )
+
+
+def discord_config(settings: Settings) -> "DiscordConfig | None":
+    """How Discord is served; None where it is not. Raises InvalidInput with what to do where the token is none."""
+    from bots.discord.config import API_URL, GATEWAY_URL, DiscordConfig
+
+    token = settings.discord_token.get_secret_value().removeprefix("Bot ")  # as the Authorization header has it
+    if not token:
+        return None
+    if problem := discord_problem(token):
+        raise InvalidInput(f"{problem} See docs/discord.md.")
+    lists = settings.discord
+    return DiscordConfig(
+        token=token,
+        api_url=settings.discord_api_url or API_URL,
+        gateway_url=settings.discord_gateway_url or GATEWAY_URL,
+        guilds=frozenset(lists.guilds),
+        channels=frozenset(lists.channels),
+        users=frozenset(lists.users),
+        roles=frozenset(lists.roles),
+        channel_rules=_channel_rules(lists.channel),
     )
 
 
@@ -337,6 +329,12 @@ def without_dotenv(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, _WITHOUT_DOTENV: "1"}
 
 
+def _channel_rules(channels: Mapping[str, ChannelSettings]) -> "dict[str, ChannelRules]":
+    from bots.policy import ChannelRules
+
+    return {name: ChannelRules(mode=each.mode, answer=each.answer) for name, each in channels.items()}
+
+
 def _items(listed: str | list[str]) -> list[str]:
     return [item.strip() for item in (listed.split(",") if isinstance(listed, str) else listed) if item.strip()]
 
@@ -345,24 +343,6 @@ def _problem(error: ErrorDetails) -> str:
     name, *inside = map(str, error["loc"])
     place = f" ({', '.join(inside)})" if inside else ""
     return f"{variable(name)}{place}: {error['msg']}"
-
-
-def _slack_problem(bot: str, app: str, secret: str) -> str:
-    """What is wrong with the tokens, none of which it shows; empty where nothing is."""
-    for name, value in (("SLACK_BOT_TOKEN", bot), ("SLACK_APP_TOKEN", app), ("SLACK_SIGNING_SECRET", secret)):
-        if not re.fullmatch(r"[\w.-]*", value, flags=re.ASCII):
-            return f"{name} holds what no token of Slack's does: blanks, quotes or the like. Copy it again."
-    if not bot:
-        return f"{'SLACK_APP_TOKEN' if app else 'SLACK_SIGNING_SECRET'} is set, but SLACK_BOT_TOKEN is not."
-    if bot.startswith("xoxe"):
-        return "SLACK_BOT_TOKEN ends after twelve hours: turn token rotation off in the Slack app, and install it anew."
-    if not bot.startswith("xoxb-"):
-        return "SLACK_BOT_TOKEN is no bot's token: those begin with xoxb-."
-    if app and not app.startswith("xapp-"):
-        return "SLACK_APP_TOKEN is no app's token: those begin with xapp-."
-    if secret.startswith(("xox", "xapp")):
-        return "SLACK_SIGNING_SECRET is a token: the signing secret stands under Basic Information, App Credentials."
-    return "" if app or secret else "SLACK_BOT_TOKEN is set, but neither SLACK_APP_TOKEN (Socket Mode) nor SLACK_SIGNING_SECRET (HTTP) is."
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from bots.services import Services
 from bots.slack.config import PATH
 from onethread.bootstrap import App
-from onethread.settings import slack_config
+from onethread.settings import discord_config, slack_config
 
 Endpoint = Callable[..., Any]
 """An ASGI application."""
@@ -27,6 +27,10 @@ async def serving(app: App, url: str) -> AsyncIterator[Mapping[str, Endpoint]]:
 
             if endpoint := await surfaces.enter_async_context(slack.running(services, config)):
                 endpoints[PATH] = endpoint
+        if discord := discord_config(app.settings):
+            from bots.discord import serving as discord_serving
+
+            await surfaces.enter_async_context(discord_serving.running(services, discord))
         yield endpoints
 
 

@@ -1,6 +1,6 @@
 """What the core keeps of chat platforms, over one open transaction: people, places, what was delivered and what came in."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -27,6 +27,7 @@ from sqlalchemy.exc import IntegrityError
 from core.errors import Conflict, LeaseLost
 from core.models import (
     CARD,
+    TO_ARRANGE,
     Account,
     AccountLease,
     Binding,
@@ -46,6 +47,7 @@ from storage.sqlite import LONG
 _RECENT = 50
 _TAKEN = "Another conversation is shown at this place already."
 _bindings, _deliveries, _inbound, _leases = schema.bindings, schema.deliveries, schema.inbound, schema.account_leases
+_cursors = schema.cursors
 
 
 class Identities(Repository):
@@ -109,9 +111,33 @@ class Deliveries(Repository):
     async def at(self, place: Place, remote_id: str) -> Delivery | None:
         return await self._one(Delivery, _delivery_at(), remote_id=remote_id, channel=place.channel, **_names(place.account))
 
+    async def known_since(self, account: Account, channel: str, since: datetime) -> set[str]:
+        noted = (_bindings.c.channel == channel, _deliveries.c.remote_id.is_not(None), _deliveries.c.sent_at >= since)
+        joined = select(_deliveries.c.remote_id).join(_bindings, _bindings.c.id == _deliveries.c.binding_id)
+        return set((await self._connection.execute(joined.where(_of(_bindings, account), *noted))).scalars())
+
     async def remove(self, binding_id: UUID, item: str, part: int) -> None:
         table = _deliveries.c
         await self._connection.execute(delete(_deliveries).where(table.binding_id == binding_id, table.item == item, table.part == part))
+
+
+class Cursors(Repository):
+    async def all(self, account: Account) -> dict[str, int]:
+        found = await self._connection.execute(select(_cursors.c.channel, _cursors.c.heard).where(_of(_cursors, account)))
+        return {row.channel: row.heard for row in found}
+
+    async def advance(self, account: Account, heard: Mapping[str, int]) -> None:
+        if not heard:
+            return
+        names = _names(account)
+        insertion = conflict_aware_insert(_cursors, self._connection.dialect.name)
+        forward = insertion.on_conflict_do_update(
+            index_elements=list(_cursors.primary_key),
+            set_={"heard": insertion.excluded.heard, "updated_at": insertion.excluded.updated_at},
+            where=insertion.excluded.heard > _cursors.c.heard,
+        )
+        rows = [{**names, "channel": channel, "heard": newest, "updated_at": self._now} for channel, newest in sorted(heard.items())]
+        await self._connection.execute(forward, rows)
 
 
 class Inbound(Repository):
@@ -233,7 +259,8 @@ def _behind() -> Select[Any]:
     of_binding = _deliveries.c.binding_id == _bindings.c.id
     has_card = exists().where(of_binding, _deliveries.c.item == CARD, _deliveries.c.revision >= task.version)
     needs_writer = or_(
-        ~_bindings.c.opened,
+        and_(~_bindings.c.opened, _bindings.c.arranged == ""),
+        _bindings.c.arranged == TO_ARRANGE,
         _bindings.c.status_shown,
         conversation.next_seq > _bindings.c.cursor + 1,
         and_(task.id.is_not(None), ~has_card),

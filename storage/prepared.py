@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, ColumnElement, Connection, Dialect, Executable, String, Text, TypeDecorator, Uuid, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,7 +33,8 @@ class Prepared:
     def __init__(self, statement: Executable, *columns: str) -> None:
         self._statement = statement
         self._columns = columns
-        self._by_dialect: WeakKeyDictionary[Dialect, _Compiled] = WeakKeyDictionary()
+        self._by_dialect: dict[str, _Compiled] = {}
+        """By name: the engines of one process differ in nothing that is compiled."""
 
     async def run(self, connection: AnyConnection, values: Row) -> list[Row]:
         """The rows that it gives, where it gives any."""
@@ -53,9 +53,9 @@ class Prepared:
         await _many_on_driver(connection, compiled.sql, [compiled.arguments(values) for values in rows])
 
     def _compiled(self, dialect: Dialect) -> "_Compiled":
-        compiled = self._by_dialect.get(dialect)
+        compiled = self._by_dialect.get(dialect.name)
         if compiled is None:
-            compiled = self._by_dialect[dialect] = _Compiled(self._statement, self._columns, dialect)
+            compiled = self._by_dialect[dialect.name] = _Compiled(self._statement, self._columns, dialect)
         return compiled
 
 

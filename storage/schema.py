@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -457,6 +458,7 @@ bindings = Table(
     Column("cursor", Integer, nullable=False),
     Column("ended", String(64)),
     Column("status_shown", Boolean, nullable=False),
+    Column("arranged", String(200), nullable=False, server_default=text("''")),
     _time("created_at"),
     _time("updated_at"),
     UniqueConstraint("surface", "account", "channel", "thread"),
@@ -472,6 +474,7 @@ deliveries = Table(
     Column("message_id", Uuid),
     Column("revision", Integer, nullable=False),
     Column("remote_id", String(64)),
+    Column("thread", String(64), nullable=False, server_default=text("''")),
     Column("nonce", Uuid, nullable=False),
     Column("state", String(16), nullable=False),
     Column("end", Integer),
@@ -513,6 +516,17 @@ inbound = Table(
         postgresql_where=text("done_at IS NULL"),
     ),
     Index(None, "done_at"),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("surface", String(32), primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("channel", String(64), primary_key=True),
+    Column("heard", BigInteger, nullable=False),
+    _time("updated_at"),
+    Index(None, "updated_at"),
 )
 
 account_leases = Table(

@@ -31,6 +31,7 @@ MODEL_PAUSES_KEPT = timedelta(days=1)
 WORKERS_KEPT = timedelta(days=1)
 SIGN_IN_ATTEMPTS_KEPT = timedelta(hours=1)
 INBOUND_KEPT = timedelta(days=7)
+CURSORS_KEPT = timedelta(days=30)
 """After it was taken in."""
 _KEPT = {
     schema.inbox.c.received_at: INBOX_KEPT,
@@ -42,6 +43,7 @@ _KEPT = {
     schema.links.c.expires_at: timedelta(),
     schema.sign_in_attempts.c.at: SIGN_IN_ATTEMPTS_KEPT,
     schema.inbound.c.done_at: INBOUND_KEPT,
+    schema.cursors.c.updated_at: CURSORS_KEPT,
 }
 
 
@@ -76,6 +78,7 @@ class UnitOfWork:
         self.bindings = platforms.Bindings(connection, now)
         self.deliveries = platforms.Deliveries(connection, now)
         self.inbound = platforms.Inbound(connection, now)
+        self.cursors = platforms.Cursors(connection, now)
         self.account_leases = platforms.AccountLeases(connection, now)
 
     def emit(self, *events: StateEvent) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import os
 import re
 import shutil
@@ -71,8 +72,14 @@ def require(name: str) -> None:
     pytest.skip(reason)
 
 
+_numbers = itertools.count(1)
+_TESTS_TO_A_FREEZE = 50
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Obeys `@pytest.mark.requires("tmux")`."""
+    if next(_numbers) % _TESTS_TO_A_FREEZE == 0:
+        _freeze()
     for marker in item.iter_markers("requires"):
         for name in marker.args:
             require(name)
@@ -80,6 +87,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported and collected stays to the end: the collector need not go through it each time, for a tenth of a second."""
+    _freeze()
+
+
+def _freeze() -> None:
+    """Takes what there is out of the collector's way: each test leaves thousands of objects in caches and reports."""
     gc.collect()
     gc.freeze()
 

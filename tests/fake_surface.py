@@ -5,7 +5,7 @@ The `Platform` is the remote side: it outlives every process that talks to it. A
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -46,6 +46,7 @@ class RemoteMessage:
     at: list[float]
     """When, by the event loop's clock."""
     posted_at: datetime
+    answers: str = ""
     deleted: bool = False
 
     @property
@@ -55,6 +56,15 @@ class RemoteMessage:
     @property
     def text(self) -> str:
         return self.part.text
+
+
+@dataclass(slots=True)
+class RemoteThread:
+    """One that was made on a message."""
+
+    names: list[str]
+    """All that it ever had, the newest last."""
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +99,16 @@ class Enforced:
 
 
 class Platform:
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
         self.messages: dict[str, RemoteMessage] = {}
+        self.threads: dict[str, RemoteThread] = {}
         self.statuses: defaultdict[Place, list[tuple[AgentStatus, str]]] = defaultdict(list)
         self.told: list[tuple[str, str]] = []
         self.calls: list[tuple[str, str]] = []
         """Every call that arrived: what, and to which channel."""
         self.enforced: dict[str, Enforced] = {}
+        """By a call's name, or by that and its place: `edit C1 1.0`."""
         self.refused = 0
         """Calls that were turned away for being too many."""
         self.longest = 1_000_000
@@ -116,6 +129,10 @@ class Platform:
         shown = self.shown(channel)
         return shown[-1].part if shown else Part(text="")
 
+    def within(self, thread: str) -> list[str]:
+        """The texts in a thread."""
+        return [each.text for each in self.messages.values() if each.place.thread == thread and not each.deleted]
+
     async def until(self, holds: Callable[[], object], seconds: float = 5) -> None:
         """Waits until what is there fulfils a condition."""
         try:
@@ -131,17 +148,19 @@ class Platform:
 
     # --- what calls do ---
 
-    def post(self, place: Place, part: Part, nonce: UUID) -> str:
+    def post(self, place: Place, part: Part, nonce: UUID, answers: str = "") -> str:
         self._fits(part)
         remote_id = f"{1000 + len(self.messages)}.0001"
         now = asyncio.get_running_loop().time()
-        self.messages[remote_id] = RemoteMessage(remote_id, place, nonce, [part], [now], datetime.now(UTC))
+        self.messages[remote_id] = RemoteMessage(remote_id, place, nonce, [part], [now], self._now(), answers)
+        if place.thread in self.threads:
+            self.threads[place.thread].archived = False
         return remote_id
 
     def edit(self, place: Place, remote_id: str, part: Part) -> None:
         self._fits(part)
         found = self.messages.get(remote_id)
-        if found is None or found.deleted or found.place.channel != place.channel:
+        if found is None or found.deleted or found.place != place:
             raise MessageGone("The message is gone.")
         found.parts.append(part)
         found.at.append(asyncio.get_running_loop().time())
@@ -149,6 +168,17 @@ class Platform:
     def delete(self, remote_id: str) -> None:
         if remote_id in self.messages:
             self.messages[remote_id].deleted = True
+
+    def make_thread(self, root: str, title: str) -> str:
+        """On a message that is there; once for each."""
+        if root not in self.messages or self.messages[root].deleted:
+            raise MessageGone("The message is gone.")
+        self.threads.setdefault(root, RemoteThread([title]))
+        return root
+
+    def arrange(self, thread: str, title: str, archived: bool) -> None:
+        self.threads[thread].names.append(title)
+        self.threads[thread].archived = archived
 
     def later(self, passes: Awaitable[object], effect: Callable[[], object]) -> None:
         """Does what a call asks for after that."""
@@ -182,15 +212,23 @@ FAST = Budget(calls=10_000, seconds=1, burst=20)
 
 
 class FakeSurface:
-    """`budgets_of`, `limits_of` and `live_seconds_of` may be replaced; `will` queues what happens to the next calls."""
+    """`budgets_of`, `limits_of` and `live_seconds_of` may be replaced; `will` queues what happens to the next calls.
 
-    def __init__(self, platform: Platform, *, account: Account = ACCOUNT, call_seconds: float = 0.3) -> None:
+    Every message is the root of a thread, but where this platform `makes_threads`.
+    """
+
+    def __init__(self, platform: Platform, *, account: Account = ACCOUNT, call_seconds: float = 0.3, makes_threads: bool = False) -> None:
         self.platform = platform
+        self.makes_threads = makes_threads
         self._account = account
         self._call_seconds = call_seconds
         self.limits_of = Limits(length=1000, edit_seconds=0.01)
         self.budgets_of: dict[Call, dict[str, Budget]] = {call: {call.value: FAST} for call in Call}
+        self.by_place: set[Call] = set()
+        """Calls that are counted at each place by itself."""
         self.live_seconds_of: Callable[[str], float | None] = lambda _: None
+        self.forgets_nonces = False
+        """Whether a post is found by nothing but that nobody knows it."""
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.hanging: dict[str, asyncio.Event] = {}
         """Channels to which no call gets through before its event is set."""
@@ -217,10 +255,11 @@ class FakeSurface:
         return self.live_seconds_of(remote_id)
 
     def budgets(self, call: Call, place: Place) -> Mapping[str, Budget]:
-        return self.budgets_of[call]
+        budgets = self.budgets_of[call]
+        return {f"{name} {place.channel} {place.thread}": each for name, each in budgets.items()} if call in self.by_place else budgets
 
-    async def post(self, place: Place, part: Part, nonce: UUID) -> str:
-        return await self._call("post", place, lambda: self.platform.post(place, part, nonce))
+    async def post(self, place: Place, part: Part, nonce: UUID, *, answers: str = "") -> str:
+        return await self._call("post", place, lambda: self.platform.post(place, part, nonce, answers))
 
     async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
         await self._call("edit", place, lambda: self.platform.edit(place, remote_id, part))
@@ -228,15 +267,21 @@ class FakeSurface:
     async def delete(self, place: Place, remote_id: str) -> None:
         await self._call("delete", place, lambda: self.platform.delete(remote_id))
 
-    async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
         def look() -> list[str]:
-            found = [each for each in self.platform.messages.values() if each.nonce == nonce and not each.deleted]
-            return [each.id for each in found if each.posted_at >= since - CLOCKS_DIFFER and each.place.channel == place.channel]
+            there = [each for each in self.platform.messages.values() if each.place == place and not each.deleted]
+            found = [each for each in there if each.posted_at >= since - CLOCKS_DIFFER]
+            if self.forgets_nonces:
+                return [each.id for each in found if each.id not in known][:1]
+            return [each.id for each in found if each.nonce == nonce]
 
         return await self._call("find", place, look)
 
-    async def open(self, place: Place, root: str) -> str:
-        return await self._call("open", place, lambda: root)
+    async def open(self, place: Place, root: str, title: str) -> str:
+        return await self._call("open", place, lambda: self.platform.make_thread(root, title) if self.makes_threads else root)
+
+    async def arrange(self, place: Place, title: str, *, archived: bool) -> None:
+        await self._call("arrange", place, lambda: self.platform.arrange(place.thread, title, archived))
 
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
         await self._call("status", place, lambda: self.platform.statuses[place].append((status, sentence)))
@@ -257,7 +302,7 @@ class FakeSurface:
         stranger = Profile(external_id=external_id, name=external_id, member=False)
         return self.platform.profiles.get(external_id, stranger)
 
-    async def kind(self, channel: str) -> ChannelKind:
+    async def kind(self, channel: str, thread: str = "") -> ChannelKind:
         return ChannelKind.DIRECT if channel.startswith("D") else ChannelKind.OPEN
 
     async def fetch(self, file: RemoteFile) -> Upload:
@@ -302,9 +347,10 @@ class FakeSurface:
             await fault.until.wait()
         await asyncio.sleep(fault.takes)
         self.platform.calls.append((name, place.channel))
-        if name in self.platform.enforced:
-            try:
-                self.platform.enforced[name].check(asyncio.get_running_loop().time())
-            except Busy:
-                self.platform.refused += 1
-                raise
+        limits = [self.platform.enforced.get(name), self.platform.enforced.get(f"{name} {place.channel} {place.thread}")]
+        try:
+            for limit in filter(None, limits):
+                limit.check(asyncio.get_running_loop().time())
+        except Busy:
+            self.platform.refused += 1
+            raise

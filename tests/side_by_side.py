@@ -1,4 +1,4 @@
-"""How the tests are dealt out to several processes: one by one, in order, except where they share what takes long to start.
+"""How the tests are dealt out to several processes: one by one, the longest first, except where they share what takes long to start.
 
 pytest-xdist has `--dist loadgroup` for this, which since pytest 9.2 takes no notice of its groups (pytest-xdist issue 1386).
 """
@@ -16,10 +16,23 @@ TOGETHER = (
 )
 """Files and folders whose tests run in one process, one after another. They come before all others, the longest first, so that no process
 is left alone with one of them at the end."""
+THEN = (
+    "tests/e2e/test_schemathesis.py",
+    "tests/e2e/test_slack.py",
+    "tests/e2e/test_discord.py",
+    "tests/e2e/test_mcp_conformance.py",
+    "tests/e2e/test_serve.py",
+    "tests/e2e/",
+    "tests/integration/",
+    "tests/contract/",
+    "tests/unit/",
+)
+"""What comes behind them, in this order, for the same reason: at the end are those that take no time."""
+_ORDER = TOGETHER + THEN
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: TOGETHER.index(place) if (place := _place(item.nodeid)) else len(TOGETHER))
+    items.sort(key=lambda item: next((number for number, place in enumerate(_ORDER) if item.nodeid.startswith(place)), len(_ORDER)))
 
 
 @pytest.hookimpl(optionalhook=True)

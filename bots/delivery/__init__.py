@@ -2,5 +2,6 @@
 
 `deliveries` knows an account's bindings and starts a `writer` for each place that has something to do. It works in sessions: `picture` is
 what should be shown (`history` reads it, `plan` cuts it into parts), `due` says which calls lead there, `calls` makes them, `notes` stores
-what was sent. Every call goes through the `outlet`, which knows the lease and the budgets (`grants`).
+what was sent. A place's thread is made and named meanwhile (`threads`, `thread_calls`): nothing that is said waits long for it. Every call
+goes through the `outlet`, which knows the lease and the budgets (`grants`).
 """

@@ -4,20 +4,18 @@ import asyncio
 import random
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from uuid import UUID
 
 import structlog
 
 from bots.delivery.due import Act, Step
 from bots.delivery.history import Item
 from bots.delivery.notes import Notes
-from bots.delivery.outlet import Outlet
+from bots.delivery.outlet import Need, Outlet
 from bots.delivery.picture import Picture, Twin
 from bots.delivery.plan import LONG_AGO, Remote, begin_of, stable_end
 from bots.pacing import Rank
 from bots.surface import AccountClosed, Busy, Call, MessageGone, PlaceClosed, Refused, SurfaceError, TooLong, Unclear
-from core.models import DeliveryState
+from core.models import DeliveryState, Place
 
 _log = structlog.get_logger()
 
@@ -37,12 +35,13 @@ class Calls:
     async def take(self, step: Step) -> None:
         """Does it; what it needs was granted."""
         match step.act, step.subject:
-            case Act.OPEN, _:
-                await self._open()
             case Act.MOVE_CURSOR, _:
                 await self._notes.moved()
             case Act.PART_TWINS, Twin() as twin:
                 await self._part_twins(twin)
+            case Act.EDIT, Item() as item:
+                assert step.need
+                await self._outlet.finish(self._edit(item, step.index, step.need))
             case act, Item() as item:
                 await self._take(act, item, step.index)
 
@@ -50,8 +49,6 @@ class Calls:
         match act:
             case Act.POST:
                 await self._post(item, index)
-            case Act.EDIT:
-                await self._outlet.finish(self._edit(item, index))
             case Act.DELETE:
                 await self._outlet.finish(self._delete(item, index))
             case Act.LOOK:
@@ -80,7 +77,7 @@ class Calls:
     async def _post(self, item: Item, index: int) -> None:
         await self._notes.announce(item, index)
         if not self._outlet.may_call:  # noting it took long
-            self._outlet.give_back(Call.POST, self._picture.place)
+            self._outlet.give_back(Call.POST, self._picture.place_of(item))
             return
         await self._outlet.finish(self._post_now(item, index))
 
@@ -93,7 +90,8 @@ class Calls:
         remote.unsent, remote.look_at = False, _now() + self._rules.settle_seconds
         remote.called_at = _now()
         try:
-            remote_id = await self._surface.post(self._picture.place, part, remote.row.nonce)
+            place, answers = self._picture.place_of(item), item.answers if index == 0 else ""
+            remote_id = await self._surface.post(place, part, remote.row.nonce, answers=answers)
         except SurfaceError as error:
             item.unshown_since = before
             remote.look_at = _now() + self._rules.settle_seconds
@@ -108,17 +106,18 @@ class Calls:
             raise PlaceClosed(str(error), reason="message_gone")
         if not isinstance(error, Unclear):
             remote.unsent = True
-        self._failed(error, Call.POST, item, remote)
+        self._failed(error, Need(Call.POST, self._picture.place_of(item)), item, remote)
 
     async def _look(self, item: Item, index: int) -> None:
         """Finds out whether a post happened that nobody answered, and how often."""
-        remote = item.remotes[index]
+        remote, place = item.remotes[index], self._picture.place_of(item)
+        twin = Twin(item=item.key, nonce=remote.row.nonce, place=place, since=remote.row.sent_at, look_at=LONG_AGO)
         try:
-            found = await self._find(remote.row.nonce, remote.row.sent_at)
-            await self._remove(found[1:])
+            found = await self._find(twin)
+            await self._remove(place, found[1:])
         except SurfaceError as error:
             remote.look_at = _now()
-            self._failed(error, Call.LOOK, item, remote)
+            self._failed(error, Need(Call.LOOK, place), item, remote)
             return
         self._failures = 0
         if found:
@@ -127,7 +126,7 @@ class Calls:
             remote.part, remote.doubtful_until = None, LONG_AGO
         else:
             remote.unsent = True
-            self._expect_twin(Twin(item=item.key, nonce=remote.row.nonce, since=remote.row.sent_at, look_at=LONG_AGO))
+            self._expect_twin(twin)
 
     def _expect_twin(self, twin: Twin) -> None:
         self._picture.twins.append(replace(twin, look_at=_now() + self._rules.twin_seconds))
@@ -137,43 +136,32 @@ class Calls:
         kept = await self._notes.posted_with(twin.item, twin.nonce)
         self._picture.twins.remove(twin)
         if kept and kept.remote_id is None:  # the second was not posted yet
-            self._outlet.give_back(Call.LOOK, self._picture.place)
+            self._outlet.give_back(Call.LOOK, twin.place)
             self._expect_twin(twin)
             return
         try:
-            found = await self._find(twin.nonce, twin.since)
-            await self._remove([each for each in found if kept is None or each != kept.remote_id])
+            found = await self._find(twin)
+            await self._remove(twin.place, [each for each in found if kept is None or each != kept.remote_id])
         except SurfaceError as error:
             self._expect_twin(twin)
-            self._failed(error, Call.LOOK)
+            self._failed(error, Need(Call.LOOK, twin.place))
 
-    async def _find(self, nonce: UUID, since: datetime) -> list[str]:
-        return await self._outlet.finish(self._surface.find(self._picture.place, nonce, since))
+    async def _find(self, twin: Twin) -> list[str]:
+        """What was posted with its nonce, without what is known by now to be something else."""
+        others = await self._notes.others(twin)
+        found = await self._outlet.finish(self._surface.find(twin.place, twin.nonce, twin.since, others))
+        others = await self._notes.others(twin) if found else others
+        return [each for each in found if each not in others]
 
-    async def _remove(self, remote_ids: list[str]) -> None:
-        place = self._picture.place
+    async def _remove(self, place: Place, remote_ids: list[str]) -> None:
         for remote_id in remote_ids:
             await self._outlet.granted(Call.DELETE, place, Rank.CONTROL)
             await self._outlet.ready()
             await self._outlet.finish(self._surface.delete(place, remote_id))
 
-    async def _open(self) -> None:
-        """Makes the thread behind its first message."""
-        root = self._picture.root
-        if root is None:
-            return
-        try:
-            thread = await self._outlet.finish(self._surface.open(self._picture.place, root))
-        except MessageGone as error:
-            raise PlaceClosed(str(error), reason="message_gone") from None
-        except SurfaceError as error:
-            self._failed(error, Call.LOOK)
-            return
-        await self._notes.opened(thread)
-
     # --- changes ---
 
-    async def _edit(self, item: Item, index: int) -> None:
+    async def _edit(self, item: Item, index: int, need: Need) -> None:
         wants, remote = self._picture.wants(item, self._picture.view(item)), item.remotes[index]
         if index >= len(wants) or remote.row.remote_id is None:
             return
@@ -181,17 +169,17 @@ class Calls:
         item.unshown_since = None
         began, remote.called_at = remote.again, _now()
         try:
-            await self._surface.edit(self._picture.place, remote.row.remote_id, want.part, remote.row.nonce)
+            await self._surface.edit(need.place, remote.row.remote_id, want.part, remote.row.nonce)
         except SurfaceError as error:
             item.unshown_since = before
-            await self._edit_failed(error, item, index)
+            await self._edit_failed(error, item, index, need)
             return
         self._failures = 0
         remote.part, remote.again = want.part, remote.again and not began
         if want.end is not None:
             await self._notes.sent(item, index, wants, remote.row.remote_id)
 
-    async def _edit_failed(self, error: SurfaceError, item: Item, index: int) -> None:
+    async def _edit_failed(self, error: SurfaceError, item: Item, index: int, need: Need) -> None:
         remote = item.remotes[index]
         match error:
             case Unclear():
@@ -203,7 +191,7 @@ class Calls:
             case MessageGone():
                 await self._post_anew(item, index)
                 return
-        self._failed(error, Call.EDIT, item, remote)
+        self._failed(error, need, item, remote)
 
     async def _post_anew(self, item: Item, index: int) -> None:
         """In place of what is gone, or cannot be changed any more; later each time, as it may happen again."""
@@ -213,34 +201,34 @@ class Calls:
         self._wait(item.reposts)
         if stale:
             with suppress(SurfaceError):  # otherwise it stays there as it is
-                await self._remove([stale])
+                await self._remove(self._picture.place_of(item), [stale])
 
     def _close(self, item: Item, index: int) -> None:
         shown = self._picture.view(item)
         if shown is not None:
-            begin = begin_of(self._picture.wants(item, shown), index)
-            item.remotes[index].cut_at = stable_end(shown.text, begin)
+            wants = self._picture.wants(item, shown)
+            item.remotes[index].cut_at = stable_end(shown.text[: wants[index].upto], begin_of(wants, index))
 
     async def _delete(self, item: Item, index: int) -> None:
-        remote = item.remotes[index]
+        remote, place = item.remotes[index], self._picture.place_of(item)
         if remote.row.remote_id:
             try:
-                await self._surface.delete(self._picture.place, remote.row.remote_id)
+                await self._surface.delete(place, remote.row.remote_id)
             except MessageGone:
                 pass
             except SurfaceError as error:
-                self._failed(error, Call.DELETE, item, remote)
+                self._failed(error, Need(Call.DELETE, place), item, remote)
                 return
         await self._notes.forgotten(item, index)
 
     # --- failures ---
 
-    def _failed(self, error: SurfaceError, call: Call, item: Item | None = None, remote: Remote | None = None) -> None:
+    def _failed(self, error: SurfaceError, need: Need, item: Item | None = None, remote: Remote | None = None) -> None:
         """What follows from a failure for the next attempt."""
         match error:
             case Busy():
-                self._outlet.busy(call, self._picture.place, error)
-                if not self._surface.budgets(call, self._picture.place):
+                self._outlet.busy(*need, error)
+                if not self._surface.budgets(*need):
                     self._picture.not_before = _now() + error.retry_after
             case TooLong() if item and remote:
                 self._shorten(item, remote)
@@ -254,7 +242,7 @@ class Calls:
                 self.back_off(error=type(error).__name__)
 
     def _shorten(self, item: Item, remote: Remote) -> None:
-        shorter = (item.limit or self._surface.limits(self._picture.place).length) // 2
+        shorter = (item.limit or self._picture.limits(item).length) // 2
         if shorter < self._rules.shortest_part:
             self._give_up(item, remote)
             remote.unsent = False

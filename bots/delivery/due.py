@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bots.delivery.history import Item
+from bots.delivery.outlet import Need
 from bots.delivery.picture import Picture, Twin
 from bots.delivery.plan import LONG_AGO, Remote, Want, all_shown, begin_of, shows
 from bots.pacing import Rank, Urgency
 from bots.surface import Call
 from bots.view import View
+from core.models import Place
 
 
 class Act(StrEnum):
@@ -21,7 +23,11 @@ class Act(StrEnum):
     """Whether a post happened that nobody answered."""
     PART_TWINS = "part_twins"
     OPEN = "open"
-    """The thread behind its first message."""
+    """The thread, on the message that it is about."""
+    MARK = "mark"
+    """That something is to be done about the thread, or that nothing can be."""
+    ARRANGE = "arrange"
+    """The thread, by its name and whether it is put away."""
     REPEAT = "repeat"
     """An earlier call may have come late and undone the last one."""
     CLOSE = "close"
@@ -32,13 +38,15 @@ class Act(StrEnum):
     MOVE_CURSOR = "move_cursor"
 
 
+OF_THREAD = frozenset({Act.OPEN, Act.MARK, Act.ARRANGE})
+"""What is done about the thread itself."""
 _CALLS = {
     Act.POST: Call.POST,
-    Act.EDIT: Call.EDIT,
     Act.DELETE: Call.DELETE,
     Act.LOOK: Call.LOOK,
     Act.PART_TWINS: Call.LOOK,
-    Act.OPEN: Call.LOOK,
+    Act.OPEN: Call.OPEN,
+    Act.ARRANGE: Call.ARRANGE,
 }
 
 
@@ -53,11 +61,8 @@ class Step:
     rank: Rank = Rank.LIVE
     since: float
     due: float
-
-    @property
-    def call(self) -> Call | None:
-        """What it needs a grant for."""
-        return _CALLS.get(self.act)
+    need: Need | None
+    """What must be granted."""
 
     @property
     def urgency(self) -> Urgency:
@@ -71,7 +76,7 @@ class Step:
 
 def steps(picture: Picture) -> list[Step]:
     """All of them; those that are not due yet, too."""
-    return list(_Steps(picture).all())
+    return _Steps(picture).all()
 
 
 class _Steps:
@@ -79,21 +84,29 @@ class _Steps:
         self._picture = picture
         self._now = asyncio.get_running_loop().time()
 
-    def all(self) -> Iterator[Step]:
+    def all(self) -> list[Step]:
         picture = self._picture
-        for twin in picture.twins:
-            yield self._step(Act.PART_TWINS, twin, due=twin.look_at)
-        if not picture.binding.opened and picture.root:
-            yield self._step(Act.OPEN, rank=Rank.CONTROL)
-            return
-        yield from self._of_items()
+        found = [self._step(Act.PART_TWINS, twin, due=twin.look_at) for twin in picture.twins]
+        found += self._of_thread()
+        found += self._of_items()
         if picture.target > picture.binding.cursor:
-            yield self._step(Act.MOVE_CURSOR)
+            found.append(self._step(Act.MOVE_CURSOR))
+        if not found and picture.is_answered and picture.is_to_be_arranged:
+            found.append(self._step(Act.ARRANGE, due=picture.threading.not_before))
+        return found
+
+    def _of_thread(self) -> Iterator[Step]:
+        picture = self._picture
+        if picture.mark:
+            yield self._step(Act.MARK)
+        if picture.waits_for_thread:
+            since = picture.threading.since = picture.threading.since or self._now
+            yield self._step(Act.OPEN, rank=Rank.CONTROL, since=since, due=picture.threading.not_before)
 
     def _of_items(self) -> Iterator[Step]:
         may_post, is_answering = True, False
         for item in self._picture.items:
-            if item.is_theirs or item.settled:
+            if item.is_theirs or item.settled or self._comes_with_thread(item):
                 continue
             # A reply of several parts would go on below the empty beginning of the next one.
             waits = not may_post or (is_answering and item.is_unfinished_reply)
@@ -105,10 +118,13 @@ class _Steps:
             yield from self._of_item(item, shown, wants, may_post=may_post)
             may_post = may_post and self._may_follow(item, wants)
 
+    def _comes_with_thread(self, item: Item) -> bool:
+        """The card is what a thread begins with, and nobody misses it before."""
+        return item.is_card and not item.remotes and self._picture.waits_for_thread
+
     def _may_follow(self, item: Item, wants: list[Want]) -> bool:
-        """Whether what comes behind the item may be posted: all of it is there, and the thread is, too."""
-        is_posted = len(item.remotes) >= len(wants) and not any(each.is_sending for each in item.remotes)
-        return is_posted and (self._picture.binding.opened or not item.remotes)
+        """Whether what comes behind the item may be posted: all of it is there."""
+        return len(item.remotes) >= len(wants) and not any(each.is_sending for each in item.remotes)
 
     def _of_item(self, item: Item, shown: View | None, wants: list[Want], *, may_post: bool) -> Iterator[Step]:
         yield from self._of_parts(item, shown, wants, may_post=may_post)
@@ -135,12 +151,13 @@ class _Steps:
             yield self._step(Act.LOOK, item, index, rank=Rank.CONTROL, due=remote.look_at)
         elif not shows(remote, want):
             rank = self._rank_of_edit(item, remote, want, ended=ended)
-            due = remote.called_at + self._picture.edit_seconds
-            yield self._step(Act.EDIT, item, index, rank=rank, since=item.unshown_since, due=due)
+            due = remote.called_at + self._picture.limits(item).edit_seconds
+            call = self._picture.call_to_edit(item, remote)
+            yield self._step(Act.EDIT, item, index, rank=rank, since=item.unshown_since, due=due, call=call)
         elif remote.is_doubtful:
             yield self._step(Act.REPEAT, item, index, due=remote.doubtful_until)
-        elif shown and not ended and want.end is None and (dies_at := self._picture.dies_at(remote)) is not None:
-            has_text = shown.text[begin_of(wants, index) :].strip()
+        elif shown and not ended and want.end is None and (dies_at := self._picture.dies_at(item, remote)) is not None:
+            has_text = shown.text[begin_of(wants, index) : want.upto].strip()
             yield self._step(Act.CLOSE if has_text else Act.DELETE, item, index, due=dies_at)
 
     def _rank_of_edit(self, item: Item, remote: Remote, want: Want, *, ended: bool) -> Rank:
@@ -157,6 +174,8 @@ class _Steps:
         waits = not ended and index == 0 and shown is not None and not shown.text
         rank = Rank.CONTROL if item.is_card else Rank.FINAL if ended else Rank.LIVE if index else Rank.FIRST
         due = item.seen_at + self._picture.first_seconds if waits else item.seen_at
+        if not item.remotes:
+            due = max(due, self._picture.posts_from)
         return self._step(Act.POST, item, index, rank=rank, since=item.seen_at, due=due)
 
     def _of_surplus(self, item: Item, wanted: int) -> Iterator[Step]:
@@ -179,6 +198,17 @@ class _Steps:
         rank: Rank = Rank.LIVE,
         since: float | None = None,
         due: float = LONG_AGO,
+        call: Call | None = None,
     ) -> Step:
         since = self._now if since is None else since
-        return Step(act=act, subject=subject, index=index, rank=rank, since=since, due=max(due, self._picture.not_before))
+        call = call or _CALLS.get(act)
+        need = Need(call, self._place(subject)) if call else None
+        return Step(act=act, subject=subject, index=index, rank=rank, since=since, due=max(due, self._picture.not_before), need=need)
+
+    def _place(self, subject: Item | Twin | None) -> Place:
+        match subject:
+            case Item():
+                return self._picture.place_of(subject)
+            case Twin():
+                return subject.place
+        return self._picture.place

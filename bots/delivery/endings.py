@@ -7,12 +7,12 @@ from dataclasses import replace
 import structlog
 
 from bots.delivery.notes import Notes
-from bots.delivery.outlet import Outlet
+from bots.delivery.outlet import Need, Outlet
 from bots.delivery.picture import Over, Picture
 from bots.delivery.plan import Remote
 from bots.delivery.status import StatusLine
 from bots.pacing import Rank
-from bots.surface import Busy, Call, Part, PlaceClosed, SurfaceError, Unclear, Unreachable
+from bots.surface import Busy, Part, PlaceClosed, SurfaceError, Unclear, Unreachable
 from core.models import DeliveryState
 
 _DELETED = "■ This conversation was deleted."
@@ -39,19 +39,20 @@ async def deleted(outlet: Outlet, picture: Picture, status: StatusLine) -> None:
     for item in picture.items:
         for remote in item.remotes:
             if remote.row.state is DeliveryState.LIVE and remote.row.remote_id and not remote.lost and not item.settled:
-                await _last_words(outlet, picture, remote, remote.row.remote_id)
+                need = Need(picture.call_to_edit(item, remote), picture.place_of(item))
+                await _last_words(outlet, need, remote, remote.row.remote_id)
     await status.take_back()
 
 
-async def _last_words(outlet: Outlet, picture: Picture, remote: Remote, remote_id: str) -> None:
+async def _last_words(outlet: Outlet, need: Need, remote: Remote, remote_id: str) -> None:
     part = replace(remote.part or Part(text=""), notes=(_DELETED,), buttons=(), live=False)
     for _ in range(outlet.rules.last_words):
-        await outlet.granted(Call.EDIT, picture.place, Rank.FINAL)
+        await outlet.granted(*need, Rank.FINAL)
         await outlet.ready()
         try:
-            await outlet.finish(outlet.surface.edit(picture.place, remote_id, part, remote.row.nonce))
+            await outlet.finish(outlet.surface.edit(need.place, remote_id, part, remote.row.nonce))
         except Busy as error:
-            outlet.busy(Call.EDIT, picture.place, error)
+            outlet.busy(*need, error)
         except (Unclear, Unreachable):
             await asyncio.sleep(outlet.rules.settle_seconds)
         except SurfaceError:

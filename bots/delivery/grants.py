@@ -1,19 +1,17 @@
-"""The calls that one writer may make now, or waits to be granted: at most one of each kind."""
+"""The calls that one writer may make now, or waits to be granted: at most one of each kind at each place."""
 
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from bots.delivery.outlet import Outlet
+from bots.delivery.outlet import Need, Outlet
 from bots.pacing import Budget, Rank, Urgency
-from bots.surface import Call
-from core.models import Place
 
 
 @dataclass(slots=True, eq=False)
 class _Grant:
     budgets: Mapping[str, Budget]
-    """What it is counted in: a place's may change while it is waited for."""
+    """What it is counted in: that may change while it is waited for."""
     urgency: Urgency
     task: "asyncio.Task[None]"
 
@@ -22,32 +20,32 @@ class Grants:
     def __init__(self, outlet: Outlet) -> None:
         self._surface = outlet.surface
         self._pacer = outlet.pacer
-        self._grants: dict[Call, _Grant] = {}
+        self._grants: dict[Need, _Grant] = {}
 
     @property
     def tasks(self) -> "Collection[asyncio.Task[None]]":
         """Each ends when its call is granted."""
         return [grant.task for grant in self._grants.values()]
 
-    def has(self, call: Call) -> bool:
-        return call in self._grants and self._grants[call].task.done()
+    def has(self, need: Need) -> bool:
+        return need in self._grants and self._grants[need].task.done()
 
-    def use(self, call: Call) -> None:
+    def use(self, need: Need) -> None:
         """Such a call is made."""
-        self._grants.pop(call).task.result()
+        self._grants.pop(need).task.result()
 
-    async def ask(self, place: Place, wanted: Mapping[Call, Urgency]) -> None:
+    async def ask(self, wanted: Mapping[Need, Urgency]) -> None:
         """Waits for these from now on, and for no others."""
-        budgets = {call: self._surface.budgets(call, place) for call in wanted}
-        needless = [call for call, grant in self._grants.items() if call not in wanted or grant.budgets.keys() != budgets[call].keys()]
-        await self._give_back([self._grants.pop(call) for call in needless])
-        for call, urgency in wanted.items():
-            if call not in self._grants:
-                self._grants[call] = self._asked(call, budgets[call], urgency)
+        budgets = {need: self._surface.budgets(*need) for need in wanted}
+        needless = [need for need, grant in self._grants.items() if need not in wanted or grant.budgets.keys() != budgets[need].keys()]
+        await self._give_back([self._grants.pop(need) for need in needless])
+        for need, urgency in wanted.items():
+            if need not in self._grants:
+                self._grants[need] = self._asked(need, budgets[need], urgency)
                 continue
-            self._grants[call].urgency = urgency
-            if urgency.rank > Rank.LIVE and not self.has(call):
-                self._pacer.reconsider(budgets[call])
+            self._grants[need].urgency = urgency
+            if urgency.rank > Rank.LIVE and not self.has(need):
+                self._pacer.reconsider(budgets[need])
 
     async def end(self) -> None:
         """None is waited for or used any more."""
@@ -55,13 +53,13 @@ class Grants:
         self._grants.clear()
         await self._give_back(left)
 
-    def _asked(self, call: Call, budgets: Mapping[str, Budget], urgency: Urgency) -> _Grant:
+    def _asked(self, need: Need, budgets: Mapping[str, Budget], urgency: Urgency) -> _Grant:
         grant: _Grant
 
         async def wait() -> None:
             await self._pacer.grant(budgets, lambda: grant.urgency)
 
-        grant = _Grant(budgets, urgency, asyncio.create_task(wait(), name=f"delivery.grant.{call}"))
+        grant = _Grant(budgets, urgency, asyncio.create_task(wait(), name=f"delivery.grant.{need.call}"))
         return grant
 
     async def _give_back(self, grants: Collection[_Grant]) -> None:

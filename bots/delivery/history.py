@@ -9,7 +9,7 @@ from bots import view
 from bots.delivery.plan import LONG_AGO, Cuts, Remote
 from bots.view import View
 from core.frames import messages_json, task_json
-from core.models import CARD, JSON, Binding, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role
+from core.models import CARD, JSON, Binding, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role, Task
 from core.ports import UnitOfWork
 
 _LEFT_OUT = re.compile(r"left-out:(\d+)-(\d+)")
@@ -40,6 +40,8 @@ class Item:
     is_theirs: bool = False
     """It came from this place, and stands there already."""
     settled: bool = False
+    answers: str = ""
+    """The remote message that it answers, by its id."""
     limit: int | None = None
     """Of its parts' length, where the platform took less than it promised."""
     reposts: int = 0
@@ -86,8 +88,10 @@ async def left_out(uow: UnitOfWork, binding: Binding, conversation: Conversation
     return LeftOut(binding.cursor + 1, newest[0].seq - 1)
 
 
-async def read(uow: UnitOfWork, binding: Binding, conversation: Conversation, left: LeftOut | None, url: str) -> list[Item]:
-    """In the order in which they are shown. `url` is the conversation's."""
+async def read(
+    uow: UnitOfWork, binding: Binding, conversation: Conversation, *, task: Task | None, left: LeftOut | None, url: str
+) -> list[Item]:
+    """In the order in which they are shown. `task` and `url` are the conversation's."""
     after = max(binding.cursor, left.last if left else 0)
     messages = await _messages(uow, binding, conversation, after)
     shown = await messages_json(uow, messages)
@@ -96,13 +100,22 @@ async def read(uow: UnitOfWork, binding: Binding, conversation: Conversation, le
     if left and left.last > binding.cursor:
         still = view.left_out(left.last - left.first + 1, url)
         items.append(Item(key=left.key, seq=left.last, revision=1, still=still))
-    if task := await uow.tasks.of_conversation(conversation.id):
+    if task:
         still = view.card(await task_json(uow, task, conversation), url)
         items.append(Item(key=CARD, seq=0, revision=task.version, still=still))
     rows = await uow.deliveries.of_binding(binding.id, [item.key for item in items]) if items else []
     for item in items:
         _note_rows(item, [row for row in rows if row.item == item.key])
     return sorted((item for item in items if _belongs(item, binding)), key=lambda item: item.seq)
+
+
+async def answers(uow: UnitOfWork, binding: Binding, item: Item, thread: str) -> str:
+    """The remote id of what a person said in this thread, or at the channel's top, that a reply answers; empty for what answers nothing."""
+    if item.said is None or item.said["role"] != Role.ASSISTANT or not item.said["turn_id"]:
+        return ""
+    turn = await uow.turns.get(UUID(item.said["turn_id"]))
+    rows = await uow.deliveries.of_binding(binding.id, [str(turn.user_message_id)]) if turn else []
+    return next((row.remote_id for row in rows if row.state is DeliveryState.THEIRS and row.thread == thread and row.remote_id), "")
 
 
 def _belongs(item: Item, binding: Binding) -> bool:

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
+from bots.delivery import history
 from bots.delivery.history import Item
 from bots.delivery.outlet import Outlet
-from bots.delivery.picture import Over, Picture
+from bots.delivery.picture import Over, Picture, Twin
 from bots.delivery.plan import Remote, Want, as_final, digest
 from bots.services import Services
 from bots.surface import PlaceClosed
@@ -20,6 +22,8 @@ from core.ids import new_id
 from core.models import Delivery, DeliveryState
 from core.ports import UnitOfWork
 
+_CLOCKS_DIFFER = timedelta(minutes=5)
+"""At most, between this machine and a platform."""
 _T = TypeVar("_T")
 _log = structlog.get_logger()
 
@@ -39,6 +43,7 @@ class Notes:
         async def note(uow: UnitOfWork) -> Delivery:
             announced = replace(row, sent_at=self._services.clock.now())
             await uow.deliveries.put(announced)
+            item.answers = await history.answers(uow, self._picture.binding, item, row.thread) or self._picture.root
             return announced
 
         announced = await self._write(note)
@@ -91,28 +96,35 @@ class Notes:
 
     async def moved(self) -> None:
         """How far everything is."""
-        target = self._picture.target
-        await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, cursor=target))
-        self._picture.binding = replace(self._picture.binding, cursor=target)
+        await self._bound(cursor=self._picture.target)
 
     async def forgotten(self, item: Item, index: int) -> None:
         """A part is not there any more, nor wanted."""
         await self._write(lambda uow: uow.deliveries.remove(self._picture.binding.id, item.key, index))
         del item.remotes[index]
 
-    async def opened(self, thread: str) -> None:
+    async def opened(self, thread: str, arranged: str) -> None:
         """Raises PlaceClosed where somebody has begun another conversation in the thread meanwhile."""
         try:
-            await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, thread=thread, opened=True))
+            await self._bound(thread=thread, opened=True, arranged=arranged)
         except Conflict:
             raise PlaceClosed("This thread shows another conversation already.", reason="place_taken") from None
-        self._picture.binding = replace(self._picture.binding, thread=thread, opened=True)
+
+    async def arranged(self, how: str) -> None:
+        """How the thread looks, or that something is to be done about it, or that nothing can be."""
+        await self._bound(arranged=how)
 
     async def status(self, *, is_shown: bool) -> None:
         if self._picture.binding.status_shown != is_shown:
-            await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, status_shown=is_shown))
-            self._picture.binding = replace(self._picture.binding, status_shown=is_shown)
+            await self._bound(status_shown=is_shown)
             self._picture.changed.set()
+
+    async def others(self, twin: Twin) -> set[str]:
+        """What is known to be in the channel since the twin was posted, and was not posted with its nonce."""
+        async with self._services.storage.read() as uow:
+            known = await uow.deliveries.known_since(twin.place.account, twin.place.channel, twin.since - _CLOCKS_DIFFER)
+            rows = await uow.deliveries.of_binding(self._picture.binding.id, [twin.item])
+        return known - {row.remote_id for row in rows if row.nonce == twin.nonce and row.remote_id}
 
     async def posted_with(self, item: str, nonce: UUID) -> Delivery | None:
         """The part whose post bore this nonce."""
@@ -141,12 +153,17 @@ class Notes:
             message_id=item.message_id,
             revision=0,
             remote_id=None,
+            thread=self._picture.place_of(item).thread,
             nonce=new_id(),
             state=DeliveryState.SENDING,
             end=None,
             shown="",
             sent_at=self._services.clock.now(),
         )
+
+    async def _bound(self, **changes: Any) -> None:
+        await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, **changes))
+        self._picture.binding = replace(self._picture.binding, **changes)
 
     async def _write(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
         """A transaction of the lease's holder, again and again while the database is away."""

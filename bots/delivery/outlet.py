@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -27,8 +27,10 @@ class DeliveryRules:
     """So long after a call without an answer it may still happen."""
     twin_seconds: float = 30.0
     """So long after a repeated post it is looked for once more whether the first one happened, too."""
-    status_seconds: float = 60.0
-    """After so long the agent's status is shown again: platforms take it back by themselves."""
+    open_seconds: float = 3.0
+    """So long new messages wait for their thread to be made."""
+    threadless_seconds: float = 600.0
+    """So long no thread is made in a channel after one was refused there."""
     backoff_seconds: float = 1.0
     """After a call that failed; doubled for each further one."""
     backoff_limit_seconds: float = 60.0
@@ -54,6 +56,13 @@ class DeliveryRules:
     """Places that are behind and begin at the same time when an account is taken over."""
 
 
+class Need(NamedTuple):
+    """A call that is to be made."""
+
+    call: Call
+    place: Place
+
+
 class Outlet:
     """What all calls of an account go through: none begins that could outlast the lease, or while the bot is not let in."""
 
@@ -66,6 +75,8 @@ class Outlet:
         self._direct: dict[str, bool] = {}
         """Which channels are direct messages: those that had to be asked for."""
         self._closed_until = 0.0
+        self._threadless_until: dict[str, float] = {}
+        """Channels in which no thread is made for a while."""
 
     async def serves(self, channel: str) -> bool:
         """Whether the operator wants the bot in this channel. Raises a SurfaceError where the platform does not tell."""
@@ -96,13 +107,22 @@ class Outlet:
 
     def busy(self, call: Call, place: Place, error: Busy) -> None:
         """The platform turned such a call away."""
-        self.pacer.busy(self.surface.budgets(call, place), error.retry_after)
+        budgets = self.surface.budgets(call, place)
+        narrow = {name: budget for name, budget in budgets.items() if not budget.shared}
+        self.pacer.busy(narrow or budgets, error.retry_after)
 
     def close(self, error: AccountClosed) -> None:
         """The bot is not let in: nothing is tried for a while. Nothing is lost."""
         if self._closed_until <= _now():
             _log.warning("delivery.account_closed", surface=self.surface.account.surface, reason=error.reason)
         self._closed_until = _now() + self.rules.account_seconds
+
+    def may_make_thread(self, channel: str) -> bool:
+        return self._threadless_until.get(channel, 0.0) <= _now()
+
+    def refuse_threads(self, channel: str) -> None:
+        """None can be made there. All who want one need not ask at once, but people may allow it any time."""
+        self._threadless_until[channel] = _now() + self.rules.threadless_seconds
 
     async def finish(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Makes a call that is not cancelled in its middle: whoever is cancelled meanwhile waits for its end."""

@@ -10,12 +10,14 @@ from bots import view
 from bots.delivery import history
 from bots.delivery.history import Item, LeftOut
 from bots.delivery.outlet import Outlet
-from bots.delivery.plan import Remote, Want, all_shown, wanted
+from bots.delivery.plan import LONG_AGO, Remote, Want, all_shown, wanted
 from bots.delivery.status import Status
+from bots.delivery.threads import Arrangement, Progress, arrangement
 from bots.services import Services
+from bots.surface import Call, Limits
 from bots.view import View
 from core.frames import Frame
-from core.models import JSON, Binding, BindingMode, DeliveryState, Place
+from core.models import JSON, NO_THREAD, TO_ARRANGE, Binding, BindingMode, DeliveryState, Place
 from core.talk import Entry, Talk
 
 
@@ -29,6 +31,7 @@ class Twin:
 
     item: str
     nonce: UUID
+    place: Place
     since: datetime
     look_at: float
 
@@ -46,6 +49,9 @@ class Picture:
         self.is_deleted = False
         self.not_before = 0.0
         """Nothing is done before this time, as something failed."""
+        self.arrangement = Arrangement(title="")
+        """How the place's thread is to look."""
+        self.threading = Progress()
         self._services = services
         self._outlet = outlet
         self._rules = outlet.rules
@@ -62,10 +68,6 @@ class Picture:
     @property
     def url(self) -> str:
         return view.page(self._services.url, self.binding.conversation_id)
-
-    @property
-    def edit_seconds(self) -> float:
-        return self._outlet.surface.limits(self.place).edit_seconds
 
     @property
     def first_seconds(self) -> float:
@@ -116,7 +118,9 @@ class Picture:
                 raise Over
             if not self.is_read:
                 self._left = await history.left_out(uow, binding, conversation, self._rules.backlog)
-            items = await history.read(uow, binding, conversation, self._left, self.url)
+            task = await uow.tasks.of_conversation(conversation.id)
+            items = await history.read(uow, binding, conversation, task=task, left=self._left, url=self.url)
+        self.arrangement = arrangement(task)
         # Whether the status is shown is noted meanwhile by who shows it.
         self.binding = replace(binding, status_shown=self.binding.status_shown) if self.is_read else binding
         self._renew(items)
@@ -162,26 +166,78 @@ class Picture:
         return view.message(said, turn=turn, agent=self.talk.agent, answered=item.answered, is_past=item.is_past, behind=behind)
 
     def wants(self, item: Item, shown: View | None) -> list[Want]:
-        limits = self._outlet.surface.limits(self.place)
-        return wanted(shown, item.remotes, item.limit or limits.length, limits.measure, item.cuts)
+        limits = self.limits(item)
+        if item.limit:
+            limits = replace(limits, length=item.limit)
+        return wanted(shown, item.remotes, limits, item.cuts, self.url)
 
-    def dies_at(self, remote: Remote) -> float | None:
+    def limits(self, item: Item) -> Limits:
+        return self._outlet.surface.limits(self.place_of(item))
+
+    def place_of(self, item: Item) -> Place:
+        """Where it stands: all of it where its first part was posted, although a thread may have been made since."""
+        return replace(self.place, thread=item.remotes[0].row.thread) if item.remotes else self.place
+
+    def dies_at(self, item: Item, remote: Remote) -> float | None:
         """When the platform lets a message not be changed any more, by the event loop's clock."""
-        row = remote.row
-        seconds = self._outlet.surface.live_seconds(self.place, row.remote_id) if row.remote_id else None
-        return None if seconds is None else _now() + seconds - (self._services.clock.now() - row.sent_at).total_seconds()
+        remote_id = remote.row.remote_id
+        seconds = self._outlet.surface.live_seconds(self.place_of(item), remote_id) if remote_id else None
+        return None if seconds is None else _now() + seconds - self._age(remote)
+
+    def call_to_edit(self, item: Item, remote: Remote) -> Call:
+        """What a change of it is counted as."""
+        old_seconds = self.limits(item).old_seconds
+        return Call.EDIT if old_seconds is None or self._age(remote) < old_seconds else Call.AMEND
+
+    def _age(self, remote: Remote) -> float:
+        return (self._services.clock.now() - remote.row.sent_at).total_seconds()
 
     def doing(self) -> Status | None:
         """What the agent does; None where it is not known yet, or there is no place for it."""
         return view.doing(self.talk.turn, self.talk.agent) if self.is_known and self.binding.opened else None
 
+    # --- its thread ---
+
+    @property
+    def root(self) -> str:
+        """The remote message on which the thread is to be made; empty where it was made, or where that message is not there yet."""
+        if self.binding.opened or self.binding.root:
+            return self.binding.root
+        remotes = [remote for item in self.items for remote in item.remotes]
+        return next((each.row.remote_id for each in remotes if each.row.remote_id), "")
+
+    @property
+    def waits_for_thread(self) -> bool:
+        """Whether one will be made, as far as is known."""
+        return bool(self.root) and not self.threading.is_impossible and self._outlet.may_make_thread(self.place.channel)
+
+    @property
+    def posts_from(self) -> float:
+        """New messages wait for the thread that is being made, but not for long: then they go to the channel's top."""
+        if not self.waits_for_thread or self.threading.since is None:
+            return LONG_AGO
+        until = self.threading.since + self._rules.open_seconds
+        return until if self.threading.not_before < until else LONG_AGO
+
+    @property
+    def mark(self) -> str | None:
+        """What is to be noted of the thread before anything else is done, so that whoever comes next need not or must look after it."""
+        arranged = self.binding.arranged
+        if not self.binding.opened:
+            is_given_up = self.root and not self.waits_for_thread
+            return NO_THREAD if is_given_up and not arranged else None
+        is_ours = arranged not in ("", NO_THREAD, TO_ARRANGE)
+        return TO_ARRANGE if is_ours and arranged != self.arrangement.noted else None
+
+    @property
+    def is_to_be_arranged(self) -> bool:
+        return self.binding.opened and self.binding.arranged == TO_ARRANGE
+
     # --- how far it is ---
 
     @property
-    def root(self) -> str | None:
-        """The remote message on which the thread is made."""
-        remotes = [remote for item in self.items for remote in item.remotes]
-        return next((each.row.remote_id for each in remotes if each.row.remote_id), None)
+    def is_answered(self) -> bool:
+        return not self.talk.turns and not any(item.is_unfinished_reply for item in self.items)
 
     @property
     def target(self) -> int:
@@ -196,7 +252,7 @@ class Picture:
 
     def is_complete(self, item: Item, shown: View | None, wants: Sequence[Want]) -> bool:
         """Whether all of a message is there in its final form."""
-        has_ended = (shown is None or shown.ended) and self.binding.opened
+        has_ended = shown is None or shown.ended
         return has_ended and all_shown(item.remotes, wants) and not any(remote.is_doubtful for remote in item.remotes)
 
 

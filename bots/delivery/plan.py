@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from bots.markdown import Measure, cut, piece
-from bots.surface import Part
+from bots.surface import Limits, Part, TextFile
 from bots.view import View
 from core.models import Delivery, DeliveryState
 
 LONG_AGO = float("-inf")
+_LINE_MARKUP = 5
+"""At most so much stands around the speaker and around each note: a line's end, and what makes it bold or small."""
+_GOES_ON = "The text goes on. All of it comes as a file once it has ended."
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +53,8 @@ class Want:
     part: Part
     end: int | None
     """Where it ends in the text; None for the last one."""
+    upto: int
+    """Up to where it shows the text; the last one leaves out what comes as a file."""
 
 
 class Cuts:
@@ -80,23 +85,25 @@ class Cuts:
         return self._pieces[begin, end]
 
 
-def wanted(view: View | None, remotes: Sequence[Remote], limit: int, measure: Measure, cuts: Cuts) -> list[Want]:
+def wanted(view: View | None, remotes: Sequence[Remote], limits: Limits, cuts: Cuts, url: str = "") -> list[Want]:
     """The parts in which the message is to be shown. Those that are closed stay as they are while the text still begins with them.
 
-    `cuts` are those of the same message before.
+    `cuts` are those of the same message before; at `url` all of it is read.
     """
     if view is None:
         return []
     cuts.follow(view.text)
     wants: list[Want] = []
     begin = 0
-    while True:
+    while len(wants) != limits.parts:
         remote = remotes[len(wants)] if len(wants) < len(remotes) else None
-        end = _closed_end(view, begin, remote, cuts) or cuts.end(begin, limit, measure)
-        if end is None:
-            return [*wants, Want(_last(view, begin, cuts), None)]
-        wants.append(Want(_closed(view, begin, end, cuts), end))
+        closed = _closed_end(view, begin, remote, cuts)
+        end = closed or cuts.end(begin, limits.length, limits.measure)
+        if end is None or (closed is None and len(wants) + 1 == limits.parts):
+            return wants + _last(view, begin, len(view.text) if end is None else end, limits, cuts, url=url)
+        wants.append(_closed(view, begin, end, cuts))
         begin = end
+    return wants + _last(view, begin, begin, limits, cuts, url=url)
 
 
 def shows(remote: Remote, want: Want) -> bool:
@@ -129,7 +136,10 @@ def as_final(remotes: Sequence[Remote], wants: Sequence[Want], revision: int) ->
 
 def digest(part: Part) -> str:
     """The sha256 of what a part shows."""
-    return hashlib.sha256(json.dumps(asdict(part), sort_keys=True).encode()).hexdigest()
+    shown = asdict(part)
+    if part.file is None:  # as it was before parts could have one
+        del shown["file"]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 def stable_end(text: str, begin: int) -> int | None:
@@ -149,15 +159,39 @@ def begin_of(wants: Sequence[Want], index: int) -> int:
     return wants[index - 1].end or 0 if index else 0
 
 
-def _closed(view: View, begin: int, end: int, cuts: Cuts) -> Part:
-    """A part behind which the text goes on."""
-    return Part(text=cuts.piece(begin, end), speaker=view.speaker if begin == 0 else "")
+def _closed(view: View, begin: int, end: int, cuts: Cuts) -> Want:
+    """A part behind which the message goes on."""
+    return Want(Part(text=cuts.piece(begin, end), speaker=view.speaker if begin == 0 else ""), end, end)
 
 
-def _last(view: View, begin: int, cuts: Cuts) -> Part:
-    speaker = view.speaker if begin == 0 else ""
-    text = cuts.piece(begin, None)
-    return Part(text=text, notes=view.notes, buttons=view.buttons, speaker=speaker, is_card=view.is_card, live=not view.ended)
+def _last(view: View, begin: int, upto: int, limits: Limits, cuts: Cuts, *, url: str) -> list[Want]:
+    """What shows the text up to there, and what stands below it: by itself where there is no room for both."""
+    last = _below(view, url if upto < len(view.text) else None)
+    text = cuts.piece(begin, upto if upto < len(view.text) else None) if begin < upto else ""
+    whole = replace(last, text=text, speaker=view.speaker if begin == 0 else "")
+    if not view.ended or begin == upto or limits.whole is None or _size(whole, limits.measure) <= limits.whole:
+        return [] if view.ended and begin and _is_empty(whole) else [Want(whole, None, upto)]
+    return [_closed(view, begin, upto, cuts), Want(last, None, upto)]
+
+
+def _below(view: View, url: str | None) -> Part:
+    """What stands below the text; where not all of that is shown, `url` is where it is."""
+    part = Part(text="", notes=view.notes, buttons=view.buttons, is_card=view.is_card, live=not view.ended)
+    if url is None:
+        return part
+    if not view.ended:
+        return replace(part, notes=(*view.notes, _GOES_ON))
+    file = TextFile(name="message.md" if view.speaker else "answer.md", text=view.text)
+    return replace(part, notes=(*view.notes, f"All of it is in the file, and [on the web]({url})."), file=file)
+
+
+def _size(part: Part, measure: Measure) -> int:
+    lines = [*part.notes, *filter(None, [part.speaker])]
+    return measure(part.text) + sum(measure(line) + _LINE_MARKUP for line in lines)
+
+
+def _is_empty(part: Part) -> bool:
+    return not (part.text.strip() or part.notes or part.buttons)
 
 
 def _closed_end(view: View, begin: int, remote: Remote | None, cuts: Cuts) -> int | None:
@@ -169,4 +203,4 @@ def _closed_end(view: View, begin: int, remote: Remote | None, cuts: Cuts) -> in
     end = remote.row.end
     if not begin < end <= len(view.text):
         return None
-    return end if remote.lost or digest(_closed(view, begin, end, cuts)) == remote.row.shown else None
+    return end if remote.lost or digest(_closed(view, begin, end, cuts).part) == remote.row.shown else None

@@ -15,15 +15,16 @@ import structlog
 
 from bots.delivery import due, endings
 from bots.delivery.calls import Calls
-from bots.delivery.due import Step
+from bots.delivery.due import OF_THREAD, Step
 from bots.delivery.grants import Grants
 from bots.delivery.notes import Notes
-from bots.delivery.outlet import Outlet
+from bots.delivery.outlet import Need, Outlet
 from bots.delivery.picture import Over, Picture, Twin
 from bots.delivery.status import StatusLine
+from bots.delivery.thread_calls import ThreadCalls
 from bots.pacing import Urgency
 from bots.services import Services
-from bots.surface import Call, PlaceClosed
+from bots.surface import PlaceClosed
 from core.access import Principal
 from core.errors import NotFound
 from core.follow import Follower
@@ -48,6 +49,7 @@ class Session:
         self._picture = Picture(services, outlet, binding, twins)
         self._notes = Notes(services, outlet, self._picture)
         self._calls = Calls(outlet, self._picture, self._notes)
+        self._thread_calls = ThreadCalls(outlet, self._picture, self._notes)
         self._grants = Grants(outlet)
         self._status = StatusLine(outlet, lambda: self._picture.place, self._picture.doing, self._note_status)
         self._taken: Counter[object] = Counter()
@@ -131,19 +133,19 @@ class Session:
 
     async def _take_one_of(self, steps: Sequence[Step], now: float) -> bool:
         """Does what can be done now, the most urgent first; whether there was something."""
-        ready = [step for step in steps if step.due <= now and (step.call is None or self._grants.has(step.call))]
-        step = min(ready, key=lambda each: (each.call is not None, each.urgency.order), default=None)
+        ready = [step for step in steps if step.due <= now and (step.need is None or self._grants.has(step.need))]
+        step = min(ready, key=lambda each: (each.need is not None, each.urgency.order), default=None)
         if step is None:
             return False
-        if step.call is not None:
+        if step.need is not None:
             await self._outlet.ready()
             if self._picture.is_stale or self._picture.is_deleted or not self._outlet.may_call:
                 return True  # what is to be sent may be something else by now; the grant stays
-            self._grants.use(step.call)
+            self._grants.use(step.need)
             self._taken.clear()
         elif self._goes_in_circles(step):
             return True
-        await self._calls.take(step)
+        await (self._thread_calls if step.act in OF_THREAD else self._calls).take(step)
         return True
 
     def _goes_in_circles(self, step: Step) -> bool:
@@ -157,11 +159,11 @@ class Session:
         return True
 
     async def _ask_for_grants(self, steps: Sequence[Step], now: float) -> None:
-        wanted: dict[Call, Urgency] = {}
+        wanted: dict[Need, Urgency] = {}
         for step in steps:
-            if step.call is not None and step.due <= now:
-                wanted[step.call] = min(wanted.get(step.call, step.urgency), step.urgency, key=lambda each: each.order)
-        await self._grants.ask(self._picture.place, wanted)
+            if step.need is not None and step.due <= now:
+                wanted[step.need] = min(wanted.get(step.need, step.urgency), step.urgency, key=lambda each: each.order)
+        await self._grants.ask(wanted)
 
     async def _rest(self, steps: Sequence[Step], now: float) -> bool:
         """Waits for whatever comes first; True when nothing came and nothing is left to be done."""
@@ -183,9 +185,8 @@ class Session:
     @property
     def _has_rest(self) -> bool:
         picture = self._picture
-        is_answered = not picture.talk.turns and not any(item.is_unfinished_reply for item in picture.items)
         is_still = self._status.is_idle and not picture.binding.status_shown and not picture.changed.is_set()
-        return picture.is_known and is_answered and is_still
+        return picture.is_known and picture.is_answered and is_still
 
 
 def _now() -> float:

@@ -71,7 +71,7 @@ class StatusLine:
     async def _rest(self) -> None:
         """Until it changes, or until the platform may have taken it back."""
         try:
-            async with asyncio.timeout(None if self.is_idle else self._rules.status_seconds):
+            async with asyncio.timeout(None if self.is_idle else self._outlet.surface.limits(self._place()).status_seconds):
                 await self._changed.wait()
         except TimeoutError:
             self.may_be_shown()

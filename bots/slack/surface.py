@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.pacing import Budget
+from bots.remembered import Remembered
 from bots.slack import events, files
 from bots.slack.access import SignedIn
 from bots.slack.blocks import Rendered, plain_text, rendered, without_blocks
@@ -47,7 +48,6 @@ _FIRST_SPAN = 3600.0  # seconds of a long thread that are read at first, and how
 _WIDER = 8
 _NAME_SECONDS = 600.0
 _KIND_SECONDS = 60.0  # a channel may be made private at any time
-_REMEMBERED = 5_000
 _TICK = 1e-6  # of Slack's clock, whose `oldest` is left out itself
 Message = Mapping[str, Any]
 Value = TypeVar("Value")
@@ -63,8 +63,8 @@ class SlackSurface(ChatSurface):
         self._account = Account(surface=SOURCE, id=who.team_id)
         self._people: dict[str, set[str]] = {}
         self._members: dict[str, str] = {}
-        self._names = _Remembered[str](_NAME_SECONDS, now)
-        self._kinds = _Remembered[ChannelKind](_KIND_SECONDS, now)
+        self._names = Remembered[str](_NAME_SECONDS, now)
+        self._kinds = Remembered[ChannelKind](_KIND_SECONDS, now)
         self._streams = Streams(client, wanted=config.native_streams)
         self._status = SessionStatus(client)
 
@@ -75,6 +75,10 @@ class SlackSurface(ChatSurface):
     @property
     def call_seconds(self) -> float:
         return self._config.rules.call_seconds
+
+    @property
+    def makes_threads(self) -> bool:
+        return False
 
     def limits(self, place: Place) -> Limits:
         return Limits(length=self._config.rules.part_characters, edit_seconds=self._config.rules.edit_seconds)
@@ -88,7 +92,7 @@ class SlackSurface(ChatSurface):
             case Call.POST:
                 starts = {"chat.startStream": rules.stream_starts} if self._streams.fit(place) else {}
                 return {f"chat.postMessage:{place.channel}": rules.posts, **starts}
-            case Call.EDIT:
+            case Call.EDIT | Call.AMEND:
                 streams = self._streams.run_in(place)
                 return {"chat.appendStream": rules.stream_appends} if streams else {"chat.update": rules.edits}
             case Call.DELETE:
@@ -97,10 +101,12 @@ class SlackSurface(ChatSurface):
                 return {"conversations.replies" if place.thread else "conversations.history": rules.looks}
             case Call.STATUS:
                 return {"status": rules.statuses}
+            case Call.OPEN | Call.ARRANGE:
+                return {}
 
     # --- what goes out ---
 
-    async def post(self, place: Place, part: Part, nonce: UUID) -> str:
+    async def post(self, place: Place, part: Part, nonce: UUID, *, answers: str = "") -> str:
         content = rendered(part, self._members)
         async with self._calling():
             return await self._streams.start(place, part, content.markdown) or await self._post(place, part, content, nonce)
@@ -129,7 +135,7 @@ class SlackSurface(ChatSurface):
         except MessageGone:
             pass  # which is what was wanted
 
-    async def find(self, place: Place, nonce: UUID, since: datetime) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
         async with self._calling():
             messages = [message async for message in self._messages(place, oldest=f"{(since - _SKEW).timestamp():.6f}")]
         ours = [message for message in messages if message.get("user") == self._who.bot_user_id]
@@ -142,8 +148,11 @@ class SlackSurface(ChatSurface):
         lost = [str(message["ts"]) for message in ours if not _nonce(message) and float(message["ts"]) >= begun]
         return [ts for ts in lost if not self._streams.known(ts)][:1]
 
-    async def open(self, place: Place, root: str) -> str:
+    async def open(self, place: Place, root: str, title: str) -> str:
         return root  # in Slack every message is the root of a thread
+
+    async def arrange(self, place: Place, title: str, *, archived: bool) -> None:
+        """Slack's threads have neither names nor an archive."""
 
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
         async with self._calling():
@@ -186,7 +195,7 @@ class SlackSurface(ChatSurface):
         self._names.put(external_id, str(name))
         return Profile(external_id=external_id, name=str(name), member=self._is_member(user))
 
-    async def kind(self, channel: str) -> ChannelKind:
+    async def kind(self, channel: str, thread: str = "") -> ChannelKind:
         if channel.startswith("D"):
             return ChannelKind.DIRECT
         if (known := self._kinds.get(channel)) is not None:
@@ -304,25 +313,6 @@ class _Page:
     messages: Sequence[Message]
     next: str | None
     """The cursor of the one that follows."""
-
-
-class _Remembered(Generic[Value]):
-    """What Slack told lately, by id."""
-
-    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._now = now
-        self._values: dict[str, tuple[Value, float]] = {}
-
-    def get(self, key: str) -> Value | None:
-        value, told_at = self._values.get(key, (None, 0.0))
-        return value if self._now() - told_at < self._seconds else None
-
-    def put(self, key: str, value: Value) -> None:
-        self._values.pop(key, None)
-        self._values[key] = (value, self._now())
-        if len(self._values) > _REMEMBERED:
-            del self._values[next(iter(self._values))]
 
 
 async def _understood(send: Callable[[Rendered], Awaitable[Value]], part: Part, content: Rendered) -> Value:

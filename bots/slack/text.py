@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from slackify_markdown import slackify_markdown
 
 from bots.markdown import cut, neutral, piece, plain
+from bots.mentions import UNTOUCHED, written_out
 
 _FALLBACK_LIMIT = 3_000  # chat.update refuses a `text` of more than 4,000
 _JOINER = "\u2060"  # WORD JOINER: no width, no line break
@@ -27,14 +28,6 @@ _MRKDWN = re.compile(
 )
 _TIDY_FENCE = re.compile(r"```[\w+#.\-]*\n(?:.*\n)?```", re.DOTALL)
 
-_UNTOUCHED = re.compile(
-    r"^[ \t>*+\-0-9.)]*(?P<fence>`{3,}|~{3,})[^\n]*(?:\n.*?(?:^[ \t>]*(?P=fence)[`~]*[ \t]*$|\Z)|\Z)"
-    r"|(?<!`)(?P<code>`+)(?!`).+?(?<!`)(?P=code)(?!`)"
-    r"|\[[^\[\]\n]*\]\([^()\s]*"
-    r"|[a-z][a-z0-9+.\-]*://\S+",
-    re.DOTALL | re.MULTILINE | re.IGNORECASE,
-)
-_AT_NAME = re.compile(r"(?<![\w@/.\\<])@(\w[\w.'’\-]*(?: \w[\w.'’\-]*){0,3})")
 _SPECIAL = re.compile(r"<[@!][^<>]*>")
 
 
@@ -61,7 +54,7 @@ def from_markdown(text: str, members: Mapping[str, str]) -> str:
     known = frozenset(members.values())
     masked = _USER.sub(lambda found: found[0] if found[1] in known else f"<{_JOINER}{found[0][1:]}", neutral(text))
     pieces, end = [], 0
-    for untouched in _UNTOUCHED.finditer(masked):
+    for untouched in UNTOUCHED.finditer(masked):
         pieces += [_with_mentions(masked[end : untouched.start()], members), untouched[0]]
         end = untouched.end()
     return "".join([*pieces, _with_mentions(masked[end:], members)])
@@ -142,24 +135,7 @@ def _unescaped(text: str) -> str:
 
 
 def _with_mentions(text: str, members: Mapping[str, str]) -> str:
-    return _AT_NAME.sub(lambda found: _mention(found[1], found.string[found.end() : found.end() + 1], members) or found[0], text)
-
-
-def _mention(words: str, following: str, members: Mapping[str, str]) -> str | None:
-    """The mention for the longest name that `words` begin with, and the rest of them."""
-    for name, rest in _beginnings(words):
-        user_id = members.get(name.casefold())
-        if user_id is not None and not (rest or following).startswith("/"):
-            return f"<@{user_id}>{rest}"
-    return None
-
-
-def _beginnings(words: str) -> Iterator[tuple[str, str]]:
-    """`words`, then ever fewer of them, with and without the punctuation at their end."""
-    for length in range(len(words.split(" ")), 0, -1):
-        name = " ".join(words.split(" ")[:length])
-        for shorter in (name, name.rstrip(".'’-"), re.sub(r"['’]s?[.\-]*$", "", name)):
-            yield shorter, words[len(shorter) :]
+    return written_out(text, members, lambda user_id: f"<@{user_id}>")
 
 
 def _as_mrkdwn(markdown: str) -> str:

@@ -28,6 +28,7 @@ MEASUREMENTS = (
     "mcp_start",
     "mcp_calls",
     "slack_staleness",
+    "discord_staleness",
 )
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Measure = Callable[[str], tuple[str, Sequence[Result]]]

@@ -8,30 +8,24 @@ are counted, too: with pacing there must be none.
 """
 
 import asyncio
-import random
 import tempfile
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bots.pacing import Budget
 from bots.services import Services
 from bots.slack.config import SlackConfig, SlackRules
 from bots.slack.serving import running as in_slack
-from core import bindings
-from core.events import TextDelta
 from core.models import Account, Place
-from core.ports import ModelRequest, RoundEnd, TextChunk
 from onethread import logs
 from onethread.bootstrap import App, running, working
 from onethread.settings import Settings
 from tests.benchmarks.figures import Comparison, Figure, Reference, Result, Target
-from tests.benchmarks.subject import NO_USAGE
+from tests.benchmarks.staleness import Storyteller, Stream, greedy, staleness, watched
 from tests.emulators.slack import JSON, SlackEmulator, slack_running
 from tests.integration.slack.conftest import served, until_ready
 
@@ -39,7 +33,6 @@ MINUTE = 60.0
 EDITS = 50
 """That Slack takes in a minute."""
 THREADS = 10
-WORDS = ("time", "tide", "wait", "none", "ever", "song", "rain", "leaf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +45,6 @@ class Size:
 
 FULL = Size(minutes=5, quicker=6)
 QUICK = Size(minutes=1, quicker=12)
-
-
-@dataclass(slots=True)
-class Stream:
-    """One reply: when which length of its text was there, and when which was shown. Seconds of the clock, the oldest first."""
-
-    written: list[tuple[float, int]] = field(default_factory=list)
-    shown: list[tuple[float, int]] = field(default_factory=list)
-
-    def there(self, at: float) -> int:
-        return next((length for when, length in reversed(self.written) if when <= at), 0)
-
-    def written_at(self, length: int) -> float:
-        """When text beyond this length came."""
-        return next((when for when, reached in self.written if reached > length), float("inf"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +102,11 @@ async def stream(slack: SlackEmulator, size: Size, rules: SlackRules) -> Outcome
     """Lets every thread's reply stream at once, and gives what became of them."""
     await slack.budgets({"chat.update": (EDITS, MINUTE / size.quicker)})
     alice, channel = await slack.person("alice"), await slack.channel()
+    place = Place(account=Account(surface="slack", id=slack.team_id), channel=channel)
     async with _answering(slack, size, rules) as app:
         roots = [await alice.mention(channel, f"Tell me story {number}.") for number in range(THREADS)]
         async with asyncio.TaskGroup() as watching:
-            told = [watching.create_task(_watched(app, slack, channel, root)) for root in roots]
+            told = [watching.create_task(watched(app, replace(place, thread=root))) for root in roots]
         streams = [each.result() for each in told]
         whole = 0
         for root, each in zip(roots, streams, strict=True):
@@ -138,67 +117,7 @@ async def stream(slack: SlackEmulator, size: Size, rules: SlackRules) -> Outcome
     return Outcome(streams=streams, refused=await slack.refused(), whole=whole)
 
 
-def staleness(streams: Sequence[Stream]) -> float:
-    """Seconds."""
-    return sum(map(_staleness, streams)) / len(streams)
-
-
-def _staleness(stream: Stream) -> float:
-    """The mean over the time from the first word to the moment when all is shown."""
-    area = 0.0
-    begin = stream.written[0][0]
-    shown, since = 0, begin
-    for at, length in stream.shown:
-        waits_since = max(stream.written_at(shown), since)
-        if at > waits_since:
-            oldest = stream.written_at(shown)
-            area += ((at - oldest) ** 2 - (waits_since - oldest) ** 2) / 2
-        shown, since = max(shown, length), max(at, since)
-    return area / max(since - begin, 1e-9)
-
-
-def greedy(streams: Sequence[Stream], interval: float) -> list[tuple[Stream, list[tuple[float, int]]]]:
-    """For each stream what would be shown by one edit every `interval` seconds, for whoever's text has waited longest.
-
-    The first text is shown when it was really posted: posts do not count as edits.
-    """
-    shown = {id(each): [each.shown[0]] for each in streams}
-    at = min(each.shown[0][0] for each in streams)
-    while True:
-        waiting = [(each.written_at(shown[id(each)][-1][1]), each) for each in streams]
-        oldest, chosen = min(waiting, key=lambda pair: pair[0])
-        if oldest == float("inf"):
-            return [(each, shown[id(each)]) for each in streams]
-        at = max(at + interval, oldest, chosen.shown[0][0])
-        _, chosen = min(((each.written_at(shown[id(each)][-1][1]), each) for each in streams), key=lambda pair: pair[0])
-        shown[id(chosen)].append((at, chosen.there(at)))
-
-
 # --- the subject -----------------------------------------------------------------------------------------------------
-
-
-class Storyteller:
-    """Tells each reply word by word, for as long as it is told, each at its own pace."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._pace = random.Random(20261126)
-
-    async def stream(self, _: ModelRequest) -> AsyncGenerator[TextChunk | RoundEnd, None]:
-        said: list[str] = []
-        pause = self._pace.uniform(0.04, 0.12)
-        ends = time.monotonic() + self._seconds
-        while time.monotonic() < ends:
-            said.append(f"{WORDS[len(said) % len(WORDS)]} ")
-            yield TextChunk(said[-1])
-            await asyncio.sleep(pause)
-        yield RoundEnd(text="".join(said).rstrip(), tool_requests=(), finish_reason="stop", usage=NO_USAGE)
-
-    async def count_tokens(self, _: ModelRequest) -> int:
-        return 1
-
-    async def context_window(self, _: str) -> int:
-        return 128_000
 
 
 @asynccontextmanager
@@ -222,32 +141,6 @@ async def _answering(slack: SlackEmulator, size: Size, rules: SlackRules) -> Asy
                 await until_ready(endpoint)
                 await slack.connect(f"{url}/slack/events")
                 yield app
-
-
-async def _watched(app: App, slack: SlackEmulator, channel: str, root: str) -> Stream:
-    """Follows a thread's reply to its end."""
-    place = Place(account=Account(surface="slack", id=slack.team_id), channel=channel, thread=root)
-    watched, conversation_id = Stream(), None
-    with app.live.subscribe() as anything:
-        async with asyncio.timeout(30):
-            while conversation_id is None:
-                async with app.storage.read() as uow:
-                    binding = await bindings.at(uow, place)
-                conversation_id = binding.conversation_id if binding else None
-                if conversation_id is None:
-                    await anything.get()
-    with app.live.subscribe(conversation_id) as events:
-        async with asyncio.timeout(180):
-            while not await _ended(app, conversation_id):
-                event: Any = await events.get()
-                if isinstance(event, TextDelta):
-                    watched.written.append((time.time(), event.offset + len(event.text.rstrip())))
-    return watched
-
-
-async def _ended(app: App, conversation_id: Any) -> bool:
-    async with app.storage.read() as uow:
-        return not await uow.turns.unfinished(conversation_id)
 
 
 def _shows(length: int, thread: Sequence[JSON]) -> bool:

@@ -10,16 +10,21 @@ from typing import Any
 
 import pytest
 
+from bots.discord import access as discord_access
+from bots.discord.client import Client, set_endpoints
+from bots.discord.config import DiscordConfig
+from bots.discord.surface import DiscordSurface
 from bots.slack.access import signed_in, web_client
 from bots.slack.config import SlackConfig
 from bots.slack.surface import SlackSurface
 from bots.surface import Action, Button, Call, ChatSurface, MessageGone, Part, TooLong
 from core.ids import new_id
 from core.models import Account, AgentStatus, Place
+from tests.emulators.discord import DiscordEmulator, discord
 from tests.emulators.slack import SlackEmulator, slack, slack_process
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
 
-__all__ = ["slack", "slack_process"]
+__all__ = ["discord", "slack", "slack_process"]
 LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
 
 
@@ -63,7 +68,24 @@ def _read(message: dict[str, Any]) -> str:
     return "".join(block["text"] for block in message.get("blocks", []) if block["type"] == "markdown")
 
 
-@pytest.fixture(params=["fake", "emulated_slack"])
+@pytest.fixture
+async def emulated_discord(discord: DiscordEmulator) -> AsyncIterator[Tried]:
+    discord.limits.off()
+    alice = discord.person("alice")
+    thread = await alice.thread(discord.general, await alice.say(discord.general, "hello"), "hello")
+    place = Place(account=Account(surface="discord", id=discord.bot_id), channel=discord.general, thread=thread)
+
+    async def texts() -> list[str]:
+        said = [message["content"] for message in discord.messages(thread) if message["author"]["id"] == discord.bot_id]
+        return ["\n".join(line for line in text.split("\n") if not line.startswith("-# ")) for text in said]
+
+    config = DiscordConfig(token=discord.token, api_url=discord.api_url, gateway_url=discord.gateway_url)
+    set_endpoints(config)
+    async with Client(config) as client:
+        yield Tried(surface=DiscordSurface(config, client, await discord_access.signed_in(client)), place=place, texts=texts)
+
+
+@pytest.fixture(params=["fake", "emulated_slack", "emulated_discord"])
 def surface(request: pytest.FixtureRequest) -> Tried:
     tried: Tried = request.getfixturevalue(request.param)
     return tried
@@ -105,16 +127,16 @@ async def test_a_part_as_long_as_the_limit_fits(surface: Tried) -> None:
 async def test_a_post_is_found_by_its_nonce_and_no_other(surface: Tried) -> None:
     nonce = new_id()
     remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
-    await surface.surface.post(surface.place, Part(text="Other"), new_id())
-    assert await surface.surface.find(surface.place, nonce, LONG_AGO) == [remote_id]
-    assert await surface.surface.find(surface.place, new_id(), LONG_AGO) == []
+    other = await surface.surface.post(surface.place, Part(text="Other"), new_id())
+    assert await surface.surface.find(surface.place, nonce, LONG_AGO, {other}) == [remote_id]
+    assert await surface.surface.find(surface.place, new_id(), LONG_AGO, {other, remote_id}) == []
 
 
 async def test_a_post_is_found_after_it_was_edited(surface: Tried) -> None:
     nonce = new_id()
     remote_id = await surface.surface.post(surface.place, Part(text="Hello"), nonce)
     await surface.surface.edit(surface.place, remote_id, Part(text="Changed"), nonce)
-    assert await surface.surface.find(surface.place, nonce, LONG_AGO) == [remote_id]
+    assert await surface.surface.find(surface.place, nonce, LONG_AGO, ()) == [remote_id]
 
 
 async def test_a_deleted_message_is_gone_and_deleting_it_again_does_nothing(surface: Tried) -> None:
@@ -130,10 +152,23 @@ async def test_a_deleted_message_is_gone_and_deleting_it_again_does_nothing(surf
 async def test_opening_a_thread_twice_gives_the_same(surface: Tried) -> None:
     channel = Place(account=surface.place.account, channel=surface.place.channel)
     root = await surface.surface.post(channel, Part(text="A card", is_card=True), new_id())
-    thread = await surface.surface.open(channel, root)
-    assert await surface.surface.open(channel, root) == thread
+    thread = await surface.surface.open(channel, root, "OT-1 A card")
+    assert await surface.surface.open(channel, root, "OT-1 A card") == thread
     inside = Place(account=channel.account, channel=channel.channel, thread=thread)
     await surface.surface.post(inside, Part(text="In the thread"), new_id())
+
+
+async def test_a_thread_that_was_put_away_can_be_written_to(surface: Tried) -> None:
+    if not surface.surface.makes_threads:
+        return
+    channel, nonce = Place(account=surface.place.account, channel=surface.place.channel), new_id()
+    root = await surface.surface.post(channel, Part(text="A card", is_card=True), new_id())
+    inside = Place(account=channel.account, channel=channel.channel, thread=await surface.surface.open(channel, root, "OT-1 A card"))
+    remote_id = await surface.surface.post(inside, Part(text="Half"), nonce)
+    await surface.surface.arrange(inside, "OT-1 Done", archived=True)
+    await surface.surface.edit(inside, remote_id, Part(text="Whole"), nonce)
+    await surface.surface.arrange(inside, "OT-1 Done", archived=True)
+    await surface.surface.post(inside, Part(text="More"), new_id())
 
 
 async def test_a_status_is_shown_and_taken_back(surface: Tried) -> None:

@@ -12,7 +12,8 @@ from bots.commands import SUBCOMMANDS
 from bots.slack import access, events
 from bots.slack.failures import ACCOUNTS, PLACES
 from core.attachments import MAX_BYTES
-from onethread.settings import Settings, SlackSettings, variable
+from onethread.platform_settings import SlackSettings
+from onethread.settings import Settings, variable
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "slack.md"

@@ -206,6 +206,7 @@ def test_projects_are_added_edited_and_listed(prompt: Prompt) -> None:
 
 PRUNED = """changes: 0
 conversations: 0
+cursors: 0
 inbound: 0
 inbox: 0
 links: 0

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from core import turns
 from core.agent import Agent, AgentRules
 from core.drafts import Drafts
-from core.errors import ModelBusy, ModelFaltered, ModelRefused, StorageUnavailable
+from core.errors import Conflict, ModelBusy, ModelFaltered, ModelRefused, StorageUnavailable
 from core.events import AgentStatusChanged, TextDelta, TurnChanged
 from core.ids import new_id
 from core.models import AgentStatus, MessageStatus, Posted, ToolCallState, Turn, TurnStatus
@@ -850,6 +852,21 @@ async def test_a_worker_that_ends_when_all_is_done_does_not_end_because_the_data
             await refused.wait()
     async with asyncio.timeout(10):
         await working
+
+
+async def test_a_worker_that_another_one_outran_looks_at_once_for_what_is_left(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, conflicts = turns.claim, iter([Conflict("Another worker was faster."), None])
+
+    async def outrun(*arguments: Any, **named: Any) -> Any:
+        claimed = await claim(*arguments, **named)
+        if claimed.turns and (conflict := next(conflicts, None)):
+            raise conflict
+        return claimed
+
+    async with start(worker_rules=replace(RULES, poll_seconds=60)) as world, world.working():
+        monkeypatch.setattr(turns, "claim", outrun)
+        chat = await world.chat()
+        assert (await world.ask(chat.id, "Hello")).status is MessageStatus.COMPLETED
 
 
 @asynccontextmanager

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from bots.delivery.grants import Grants
-from bots.delivery.outlet import DeliveryRules, Outlet
+from bots.delivery.outlet import DeliveryRules, Need, Outlet
 from bots.lease import Held
 from bots.pacing import Budget, Rank, Urgency
 from bots.policy import Policy
@@ -18,6 +19,7 @@ from tests.fake_surface import ACCOUNT, FakeSurface, Platform
 
 PLACE = Place(account=ACCOUNT, channel="C1", thread="1.0")
 SLOW = Budget(calls=1, seconds=10, burst=1)
+EDIT = Need(Call.EDIT, PLACE)
 LIVE = Urgency(Rank.LIVE, 0.0)
 
 
@@ -31,20 +33,20 @@ def _in_virtual_time(scenario: Callable[[Outlet], Coroutine[Any, Any, None]]) ->
     virtual_time.run(main())
 
 
-async def _granted(grants: Grants, call: Call) -> float:
+async def _granted(grants: Grants, need: Need = EDIT) -> float:
     await asyncio.wait(grants.tasks)
-    assert grants.has(call)
+    assert grants.has(need)
     return asyncio.get_running_loop().time()
 
 
 def test_a_grant_that_is_not_needed_any_more_goes_to_whoever_waits() -> None:
     async def scenario(outlet: Outlet) -> None:
         first, second = Grants(outlet), Grants(outlet)
-        await first.ask(PLACE, {Call.EDIT: LIVE})
-        at = await _granted(first, Call.EDIT)
-        await second.ask(PLACE, {Call.EDIT: LIVE})
-        await first.ask(PLACE, {})
-        assert await _granted(second, Call.EDIT) == at
+        await first.ask({EDIT: LIVE})
+        at = await _granted(first)
+        await second.ask({EDIT: LIVE})
+        await first.ask({})
+        assert await _granted(second) == at
         await first.end()
         await second.end()
 
@@ -54,11 +56,11 @@ def test_a_grant_that_is_not_needed_any_more_goes_to_whoever_waits() -> None:
 def test_a_grant_that_is_used_is_gone() -> None:
     async def scenario(outlet: Outlet) -> None:
         grants = Grants(outlet)
-        await grants.ask(PLACE, {Call.EDIT: LIVE})
-        at = await _granted(grants, Call.EDIT)
-        grants.use(Call.EDIT)
-        await grants.ask(PLACE, {Call.EDIT: LIVE})
-        assert await _granted(grants, Call.EDIT) == at + 10
+        await grants.ask({EDIT: LIVE})
+        at = await _granted(grants)
+        grants.use(EDIT)
+        await grants.ask({EDIT: LIVE})
+        assert await _granted(grants) == at + 10
         await grants.end()
 
     _in_virtual_time(scenario)
@@ -67,11 +69,11 @@ def test_a_grant_that_is_used_is_gone() -> None:
 def test_what_is_left_at_the_end_goes_to_whoever_waits() -> None:
     async def scenario(outlet: Outlet) -> None:
         first, second = Grants(outlet), Grants(outlet)
-        await first.ask(PLACE, {Call.EDIT: LIVE})
-        at = await _granted(first, Call.EDIT)
-        await second.ask(PLACE, {Call.EDIT: LIVE})
+        await first.ask({EDIT: LIVE})
+        at = await _granted(first)
+        await second.ask({EDIT: LIVE})
         await first.end()
-        assert await _granted(second, Call.EDIT) == at
+        assert await _granted(second) == at
         await second.end()
 
     _in_virtual_time(scenario)
@@ -83,12 +85,30 @@ def test_a_call_that_is_counted_elsewhere_by_now_is_asked_for_anew() -> None:
     async def scenario(outlet: Outlet) -> None:
         assert isinstance(outlet.surface, FakeSurface)
         grants = Grants(outlet)
-        await grants.ask(PLACE, {Call.EDIT: LIVE})
-        await _granted(grants, Call.EDIT)
+        await grants.ask({EDIT: LIVE})
+        await _granted(grants)
         outlet.surface.budgets_of[Call.EDIT] = {"other": Budget(calls=1, seconds=50, burst=1)}
-        await grants.ask(PLACE, {Call.EDIT: LIVE})
-        assert not grants.has(Call.EDIT)
-        assert await _granted(grants, Call.EDIT) == 50
+        await grants.ask({EDIT: LIVE})
+        assert not grants.has(EDIT)
+        assert await _granted(grants) == 50
+        await grants.end()
+
+    _in_virtual_time(scenario)
+
+
+def test_a_call_of_another_kind_or_at_another_place_waits_by_itself() -> None:
+    async def scenario(outlet: Outlet) -> None:
+        assert isinstance(outlet.surface, FakeSurface)
+        outlet.surface.by_place = {Call.EDIT}
+        amend, elsewhere = Need(Call.AMEND, PLACE), Need(Call.EDIT, replace(PLACE, thread=""))
+        grants = Grants(outlet)
+        await grants.ask({EDIT: LIVE})
+        await _granted(grants)
+        await grants.ask({EDIT: LIVE, amend: LIVE, elsewhere: LIVE})
+        await asyncio.wait(grants.tasks)
+        assert all(grants.has(need) for need in (EDIT, amend, elsewhere))
+        grants.use(EDIT)
+        assert (grants.has(EDIT), grants.has(amend)) == (False, True)
         await grants.end()
 
     _in_virtual_time(scenario)

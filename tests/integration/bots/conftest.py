@@ -1,10 +1,12 @@
 """A whole Onethread with a chat platform: the real engine over a real database, a scripted model, and a platform of the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +17,17 @@ from bots.delivery.outlet import DeliveryRules
 from bots.lease import Held
 from bots.policy import Policy
 from bots.services import Services
-from core import bindings
+from core import bindings, messages
 from core.errors import StorageUnavailable
 from core.ids import new_id
-from core.models import AccountLease, Binding, Conversation, Place
+from core.models import AccountLease, Binding, Conversation, Delivery, DeliveryState, Place
 from core.ports import Storage, UnitOfWork
+from core.worker import WorkerRules
+from storage import sqlite_notifier
+from tests import virtual_time
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
-from tests.fakes import Gate
-from tests.integration.conftest import Start, World
+from tests.fakes import Gate, ScriptedModel
+from tests.integration.conftest import Start, World, onethread
 
 QUICK = HoldRules(
     lease_seconds=2.0,
@@ -101,6 +106,9 @@ class Shown(Gate):
         await self._platform.until(self._is_there, seconds=30)
 
 
+Play = Callable[..., None]
+
+
 class NoIntake:
     """Nothing comes in from this platform but what the test posts itself."""
 
@@ -111,14 +119,16 @@ class NoIntake:
 class Stage:
     """The world, its platform, and what happens at one place of it."""
 
-    def __init__(self, world: World, platform: Platform | None = None) -> None:
+    def __init__(self, world: World, platform: Platform | None = None, *, rules: HoldRules = QUICK, makes_threads: bool = False) -> None:
         self.world = world
         self.platform = platform or Platform()
+        self._rules = rules
+        self._makes_threads = makes_threads
         self.surface = self.client()
 
     def client(self) -> FakeSurface:
         """Another process's way to the platform."""
-        return FakeSurface(self.platform)
+        return FakeSurface(self.platform, makes_threads=self._makes_threads)
 
     def services(self, storage: Storage | None = None, *, process_id: UUID | None = None) -> Services:
         app = self.world.app
@@ -137,7 +147,7 @@ class Stage:
         self, surface: FakeSurface | None = None, *, storage: Any = None, policy: Policy = EVERYWHERE, **changes: Any
     ) -> AsyncIterator[asyncio.Task[None]]:
         """A process that holds the account meanwhile. Keywords replace its delivery rules."""
-        rules = replace(QUICK, delivery=replace(QUICK.delivery, **changes))
+        rules = replace(self._rules, delivery=replace(self._rules.delivery, **changes))
         holding = hold(self.services(storage), surface or self.surface, NoIntake(), policy, rules)
         holder = asyncio.create_task(holding, name="holder")
         try:
@@ -146,9 +156,40 @@ class Stage:
             holder.cancel()
             await asyncio.wait({holder})
 
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Runs the worker meanwhile, without what happens by the clock on the wall."""
+        worker = asyncio.create_task(self.world.app.worker.run(), name="worker")
+        try:
+            yield
+        finally:
+            worker.cancel()
+            await asyncio.wait({worker})
+
     async def bound(self, conversation: Conversation | UUID, place: Place = PLACE, **fields: Any) -> Binding:
         where = conversation if isinstance(conversation, UUID) else conversation.id
         return await self.world.write(lambda uow: bindings.bind(uow, self.world.admin, where, place, **fields))
+
+    async def take_in(self, binding: Binding, text: str, remote_id: str, thread: str = "") -> None:
+        """Somebody said it there, as the intake notes it."""
+        rules = replace(self.world.app.rules, messages_per_minute=1_000)
+        async with self.world.app.storage.write() as uow:
+            posted = await messages.post(uow, self.world.admin, binding.conversation_id, text, rules=rules, source="fake")
+            theirs = Delivery(
+                binding_id=binding.id,
+                item=str(posted.message_id),
+                part=0,
+                message_id=posted.message_id,
+                revision=0,
+                remote_id=remote_id,
+                thread=thread,
+                nonce=new_id(),
+                state=DeliveryState.THEIRS,
+                end=None,
+                shown="",
+                sent_at=uow.now,
+            )
+            await uow.deliveries.put(theirs)
 
     async def binding(self, binding: Binding) -> Binding:
         found = await self.world.read(lambda uow: uow.bindings.get(binding.id))
@@ -179,6 +220,27 @@ class Stage:
             return binding.id not in await self.world.read(lambda uow: uow.bindings.behind(binding.place.account))
 
         await self.world.until(nothing_left, seconds)
+
+
+@pytest.fixture
+def play(tmp_path: Path, empty_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Plays a scenario in virtual time, with the rules that hold when nobody changes them, on a platform that makes threads."""
+    monkeypatch.setattr(sqlite_notifier, "POLL_SECONDS", 5.0)  # there is no other process
+
+    def played(scenario: Callable[[Stage], Coroutine[Any, Any, None]], model: ScriptedModel | None = None) -> None:
+        async def main() -> None:
+            clock = virtual_time.Clock()
+            shutil.copy(empty_sqlite, tmp_path / "onethread.db")
+            async with onethread(tmp_path, model, clock=clock, worker_rules=WorkerRules(poll_seconds=5.0)) as world:
+                stage = Stage(world, Platform(clock.now), rules=HoldRules(), makes_threads=True)
+                try:
+                    await scenario(stage)
+                finally:
+                    await stage.platform.close()
+
+        virtual_time.run(main())
+
+    return played
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A process is killed between any two steps of a delivery, and another one goes on: nothing is lost, nothing is there twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from bots.account import HoldRules, hold
-from bots.surface import Limits
+from bots.surface import Limits, Part
+from core import tasks
 from core.ids import new_id
 from core.models import Account, AgentStatus, Binding, Place
 from core.ports import ModelRequest, Storage, UnitOfWork
@@ -22,9 +23,14 @@ from tests.integration.conftest import Start
 
 _TRANSACTION = ("a transaction begins", "a transaction is not committed", "a transaction is committed")
 _CALLS = [f"{call} is {how}" for call in ("post", "edit", "open", "status") for how in ("sent", "done")]
+_THREAD_CALLS = [f"{call} is {how}" for call in ("post", "open", "arrange") for how in ("sent", "done")]
 _AT_ONCE = 16
 _TEXT = [f"Sentence {number} of a long answer.\n" for number in range(24)]
 _RULES: HoldRules = replace(QUICK, lease_seconds=20.0, delivery=replace(QUICK.delivery, settle_seconds=0.1))
+
+
+Death = tuple[str, int, bool]
+"""At which step, when it is taken for which time, and whether the call that was broken off arrives late."""
 
 
 class Killed(BaseException):
@@ -123,6 +129,8 @@ class Case:
     account: Account
     binding: Binding
     conversation_id: UUID
+    ref: str = ""
+    """Of the task whose thread must be made."""
 
     @property
     def channel(self) -> str:
@@ -130,7 +138,7 @@ class Case:
 
 
 def _surface(stage: Stage, case: Case) -> FakeSurface:
-    surface = FakeSurface(stage.platform, account=case.account, call_seconds=0.3)
+    surface = FakeSurface(stage.platform, account=case.account, call_seconds=0.3, makes_threads=bool(case.ref))
     surface.limits_of = Limits(length=300, edit_seconds=0.01)
     return surface
 
@@ -142,6 +150,31 @@ async def _case(stage: Stage, number: int) -> Case:
     return Case(account, await stage.bound(task.conversation_id, place, opened=False), task.conversation_id)
 
 
+async def _thread_case(stage: Stage, number: int) -> Case:
+    """What a person said at a channel's top was made a task of, whose thread is to be made on it."""
+    account = Account(surface="fake", id=f"T{number}")
+    task = await stage.world.task("A task")
+    top = Place(account=account, channel=f"C{number}", thread="")
+    place = replace(top, thread=stage.platform.post(top, Part(text=f"Go C{number}"), new_id()))
+    return Case(account, await stage.bound(task.conversation_id, place, opened=False), task.conversation_id, task.ref)
+
+
+async def _asked(stage: Stage, case: Case) -> None:
+    text = f"Go {case.channel}"
+    if case.ref:
+        await stage.take_in(case.binding, text, case.binding.thread)
+    else:
+        await stage.world.post(case.conversation_id, text, rules=replace(stage.world.app.rules, messages_per_minute=1_000))
+
+
+async def _done(stage: Stage, case: Case) -> None:
+    """The task is done once its thread is there, or later."""
+    if case.ref:
+        with suppress(AssertionError):
+            await stage.platform.until(lambda: stage.platform.within(case.binding.thread), seconds=1)
+        await stage.world.write(lambda uow: tasks.update(uow, stage.world.admin, case.ref, {"status": "done"}))
+
+
 async def _killed(stage: Stage, case: Case, fuse: Fuse, *, late: bool) -> bool:
     """A process that delivers until its fuse burns through, or until everything is delivered. Whether it was killed."""
     surface, owner = _surface(stage, case), new_id()
@@ -149,7 +182,8 @@ async def _killed(stage: Stage, case: Case, fuse: Fuse, *, late: bool) -> bool:
     surface.arrives_after = (lambda: asyncio.sleep(0.1)) if late else None
     services = stage.services(MortalStorage(stage.world.app.storage, fuse), process_id=owner)
     process = asyncio.create_task(hold(services, surface, NoIntake(), EVERYWHERE, _RULES), name="killed process")
-    await stage.world.post(case.conversation_id, f"Go {case.channel}", rules=replace(stage.world.app.rules, messages_per_minute=1_000))
+    await _asked(stage, case)
+    await _done(stage, case)
     dead, done = asyncio.create_task(fuse.dead.wait()), asyncio.create_task(stage.settled(case.binding, seconds=30))
     await asyncio.wait({dead, done}, return_when=asyncio.FIRST_COMPLETED)
     was_killed = fuse.dead.is_set()
@@ -217,11 +251,27 @@ async def _goes_on(stage: Stage, case: Case) -> None:
         await asyncio.wait({process})
 
 
-async def _survives(stage: Stage, audience: Audience, number: int, what: str, times: int, *, late: bool) -> bool:
-    case = await _case(stage, number)
+def _is_whole(stage: Stage, case: Case, where: str) -> None:
+    """Everything is there once: the thread, the card, and the answer in one place."""
+    root, *shown = stage.platform.shown(case.channel)
+    thread = stage.platform.threads[root.id]
+    assert thread.archived, where
+    assert thread.names in ([f"{case.ref} A task"] * 2, [f"{case.ref} A task"] * 3), where  # once more where nobody knew that it was done
+    [card] = [each for each in shown if each.part.is_card]
+    assert card.place.thread == root.id, where
+    answer = [each for each in shown if not each.part.is_card]
+    assert len({each.place for each in answer}) == 1, where
+    assert "\n".join(each.text for each in answer).split() == "".join(_TEXT).split(), where
+    assert not any(each.part.live for each in shown), where
+
+
+async def _survives(stage: Stage, audience: Audience, case: Case, what: str, times: int, *, late: bool) -> bool:
     fuse = audience.fuses[case.channel] = Fuse(what, times)
     was_killed = await _killed(stage, case, fuse, late=late)
     await _goes_on(stage, case)
+    if case.ref:
+        _is_whole(stage, case, f"{what}, the {times}. time")
+        return was_killed
     card, *rest = stage.platform.shown(case.channel)
     texts = [each.text for each in rest]
     where = f"{what}, the {times}. time"
@@ -239,7 +289,23 @@ async def test_whatever_step_a_process_dies_at_its_successor_completes_what_is_t
     deaths = [(what, times, False) for what in _CALLS for times in range(1, 5)]
     deaths += [(what, times, True) for what in _CALLS if what.endswith("sent") for times in range(1, 5)]
     deaths += [(what, times, False) for what in _TRANSACTION for times in range(1, 13)]
-    happened: set[tuple[str, int, bool]] = set()
+    happened = await _all_survived(start, deaths, _case)
+    assert {what for what in _CALLS if not what.startswith("status")} <= {what for what, _, late in happened if not late}
+    assert {"post is sent", "edit is sent", "open is sent"} <= {what for what, _, late in happened if late}
+    assert {death for death in deaths if death[0] in _TRANSACTION and death[1] <= 8} <= happened
+
+
+@pytest.mark.timeout(300)
+async def test_whatever_step_of_making_a_thread_a_process_dies_at_there_is_one_thread_with_everything_in_it_once(start: Start) -> None:
+    deaths = [(what, 1, False) for what in _THREAD_CALLS]
+    deaths += [(what, 1, True) for what in _THREAD_CALLS if what.endswith("sent")]
+    deaths += [("a transaction is committed", times, False) for times in range(1, 13)]
+    assert await _all_survived(start, deaths, _thread_case) == set(deaths)
+
+
+async def _all_survived(start: Start, deaths: list[Death], make: Callable[[Stage, int], Awaitable[Case]]) -> set[Death]:
+    """Those that happened."""
+    happened: set[Death] = set()
     audience = Audience()
     async with start(ScriptedModel(audience.script)) as world:
         stage = Stage(world)
@@ -248,11 +314,9 @@ async def test_whatever_step_a_process_dies_at_its_successor_completes_what_is_t
             for begin in range(0, len(deaths), _AT_ONCE):
                 async with asyncio.TaskGroup() as group:
                     cases = {
-                        death: group.create_task(_survives(stage, audience, begin + place, *death[:2], late=death[2]))
+                        death: group.create_task(_survives(stage, audience, await make(stage, begin + place), *death[:2], late=death[2]))
                         for place, death in enumerate(deaths[begin : begin + _AT_ONCE])
                     }
                 happened |= {death for death, case in cases.items() if case.result()}
         await stage.platform.close()
-    assert {what for what in _CALLS if not what.startswith("status")} <= {what for what, _, late in happened if not late}
-    assert {"post is sent", "edit is sent", "open is sent"} <= {what for what, _, late in happened if late}
-    assert {death for death in deaths if death[0] in _TRANSACTION and death[1] <= 8} <= happened
+    return happened

@@ -173,11 +173,12 @@ async def test_a_part_that_ends_inside_code_goes_on_although_nothing_but_blanks_
 async def test_only_what_cannot_be_changed_much_longer_is_replaced_and_not_what_replaced_it(stage: Stage) -> None:
     streams = {"1001.0001": 0.2}
     stage.surface.live_seconds_of = streams.get
+    stage.surface.limits_of = Limits(length=1000, edit_seconds=0.01, status_seconds=0.2)
     task = await stage.world.task("Old")
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
     stage.world.model.will(Call("delete_task", {"ref": task.ref})).will("Done.")
-    async with stage.world.working(), stage.delivering(status_seconds=0.2):
+    async with stage.world.working(), stage.delivering():
         posted = await stage.world.post(chat.id, "Delete it")
         await stage.platform.until(lambda: len(stage.platform.messages) == 3)
         shown = len(stage.platform.statuses[PLACE])
@@ -403,6 +404,29 @@ async def test_a_long_message_that_is_changed_is_cut_anew(stage: Stage) -> None:
     assert "\n".join(stage.platform.texts()).split() == ("Other words of a long text.\n\n" * 15).split()
     assert len(stage.platform.shown()) == 2
     assert all(text.rstrip().endswith("text.") for text in stage.platform.texts())
+
+
+async def test_an_answer_of_too_many_parts_ends_with_a_file_and_loses_it_with_its_length(stage: Stage) -> None:
+    stage.surface.limits_of = Limits(length=300, parts=3, edit_seconds=0.01)
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    gate = Gate()
+    text = "Some words of a long answer.\n" * 60
+    stage.world.model.will(text[:1000], gate, text[1000:])
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Tell me everything")
+        await stage.platform.until(lambda: "as a file" in " ".join(stage.platform.newest().notes))
+        gate.open()
+        await stage.settled(binding)
+        parts = stage.platform.shown()[1:]
+        assert [part.part.file and part.part.file.text for part in parts] == [None, None, text]
+        note = await stage.world.note(chat.id, text)
+        await stage.settled(binding)
+        assert stage.platform.newest().file
+        await stage.world.edit(note.message_id, text[:800])
+        await stage.settled(binding)
+    assert len(stage.platform.shown()) == 7
+    assert stage.platform.newest().file is None
 
 
 async def test_an_ended_place_gets_nothing_until_it_is_taken_up_again(stage: Stage) -> None:

@@ -72,7 +72,7 @@ async def test_a_final_frame_is_repeated_where_an_earlier_edit_may_come_late(sta
         first.open()
         await stage.platform.until(lambda: not stage.surface.faults["edit"])
         second.open()
-        await stage.platform.until(lambda: stage.platform.newest().text == "One two three")
+        await stage.platform.until(lambda: stage.platform.newest().text == "One two three" and not stage.platform.newest().live)
         arrives.set()
         await stage.settled(binding)
     shown = [part.text for part in stage.platform.shown()[-1].parts]

@@ -120,7 +120,7 @@ async def test_at_a_place_without_a_thread_it_stands_in_the_channel(slack: Slack
 
     newest = (await (await slack.person("alice")).history(place.channel))[0]
     assert (newest["ts"], newest["blocks"][0]["type"]) == (ts, "section")
-    assert await surface.open(replace(place, thread=""), ts) == ts
+    assert await surface.open(replace(place, thread=""), ts, "A title") == ts
 
 
 async def test_an_edit_replaces_what_the_message_shows(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
@@ -130,7 +130,7 @@ async def test_an_edit_replaces_what_the_message_shows(slack: SlackEmulator, sur
     answer = (await (await slack.person("alice")).replies(place.channel, place.thread))[1]
     assert [block["type"] for block in answer["blocks"]] == ["markdown"]
     assert answer["blocks"][0]["text"] == "Monday: rest"
-    assert await surface.find(place, NONCE, _now()) == [ts], "an edit keeps what the message is found by"
+    assert await surface.find(place, NONCE, _now(), ()) == [ts], "an edit keeps what the message is found by"
 
 
 async def test_a_part_that_shows_nothing_is_a_message_all_the_same(slack: SlackEmulator, surface: SlackSurface, place: Place) -> None:
@@ -178,15 +178,15 @@ async def test_a_post_is_found_by_its_nonce(slack: SlackEmulator, surface: Slack
     twice = [await surface.post(place, Part(text="x"), NONCE) for _ in range(2)]
     await surface.post(place, Part(text="another"), new_id())
 
-    assert await surface.find(place, NONCE, before) == twice
-    assert await surface.find(place, new_id(), before) == []
+    assert await surface.find(place, NONCE, before, ()) == twice
+    assert await surface.find(place, new_id(), before, ()) == []
 
 
 async def test_a_card_is_found_among_a_channels_messages(surface: SlackSurface, place: Place) -> None:
     channel = replace(place, thread="")
     ts = await surface.post(channel, Part(text="card", is_card=True), NONCE)
 
-    assert await surface.find(channel, NONCE, _now()) == [ts]
+    assert await surface.find(channel, NONCE, _now(), ()) == [ts]
 
 
 async def test_a_post_that_happened_unheard_is_unclear_and_found(
@@ -200,7 +200,7 @@ async def test_a_post_that_happened_unheard_is_unclear_and_found(
 
     alice = await slack.person("alice")
     thread = await alice.sees(place.channel, place.thread, lambda messages: len(messages) == 2)
-    assert await hasty.find(place, NONCE, before) == [thread[1]["ts"]]
+    assert await hasty.find(place, NONCE, before, ()) == [thread[1]["ts"]]
 
 
 @pytest.mark.parametrize(("cut", "there"), [("before", 1), ("after", 2)])
@@ -311,8 +311,11 @@ async def test_calls_are_counted_for_the_workspace_by_method_and_posts_for_a_cha
     assert {call: dict(surface.budgets(call, place)) for call in Call} == {
         Call.POST: {f"chat.postMessage:{place.channel}": posts},
         Call.EDIT: {"chat.update": edits},
+        Call.AMEND: {"chat.update": edits},
         Call.DELETE: {"chat.delete": deletes},
         Call.LOOK: {"conversations.replies": looks},
+        Call.OPEN: {},
+        Call.ARRANGE: {},
         Call.STATUS: {"status": statuses},
     }
     assert surface.budgets(Call.LOOK, replace(place, thread="")) == {"conversations.history": looks}
@@ -611,7 +614,7 @@ async def test_in_direct_messages_a_reply_grows_by_what_is_new(
     assert agents.streams[ts].text == "Monday: rest"
     final = (await slack.edits(dm.channel, ts))[-1]
     assert [block["type"] for block in final["blocks"]] == ["markdown", "context"]
-    assert await streaming.find(dm, NONCE, _now()) == [ts]
+    assert await streaming.find(dm, NONCE, _now(), ()) == [ts]
     assert streaming.budgets(Call.EDIT, dm) == {"chat.update": SlackRules().edits}
 
 
@@ -724,9 +727,9 @@ async def test_after_a_crash_a_stream_that_nobody_knows_is_ended_and_edited(
     await successor.edit(dm, ts, Part(text="Monday: rest"), NONCE)
 
     assert (await slack.edits(dm.channel, ts))[-1]["blocks"][0]["text"] == "Monday: rest"
-    assert await successor.find(dm, NONCE, _now()) == [ts], "it is found from now on, and taken for no other"
+    assert await successor.find(dm, NONCE, _now(), ()) == [ts], "it is found from now on, and taken for no other"
     again = await made(replace(config, native_streams=True))
-    assert await again.find(dm, new_id(), _now()) == []
+    assert await again.find(dm, new_id(), _now(), ()) == []
 
 
 async def test_of_several_streams_that_nobody_knows_only_the_first_is_taken_for_the_lost_one(
@@ -737,7 +740,7 @@ async def test_of_several_streams_that_nobody_knows_only_the_first_is_taken_for_
     first, _ = [await streaming.post(dm, Part(text="Monday", live=True), new_id()) for _ in range(2)]
     successor = await made(replace(config, native_streams=True))
 
-    assert await successor.find(dm, new_id(), before) == [first]
+    assert await successor.find(dm, new_id(), before, ()) == [first]
 
 
 async def test_a_stream_whose_beginning_was_not_heard_of_is_found(
@@ -750,7 +753,7 @@ async def test_a_stream_whose_beginning_was_not_heard_of_is_found(
     with pytest.raises(Unclear):
         await streaming.post(dm, Part(text="Tuesday", live=True), NONCE)
 
-    assert await streaming.find(dm, NONCE, before) == [next(ts for ts in agents.streams if ts != known)]
+    assert await streaming.find(dm, NONCE, before, ()) == [next(ts for ts in agents.streams if ts != known)]
 
 
 async def test_a_workspace_without_streams_is_posted_to(slack: SlackEmulator, streaming: SlackSurface, dm: Place) -> None:

@@ -1,0 +1,95 @@
+"""The calls by which a place's thread is made, named and put away. Whatever becomes of them, what is said there goes on meanwhile."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import structlog
+
+from bots.delivery.due import Act, Step
+from bots.delivery.notes import Notes
+from bots.delivery.outlet import Outlet
+from bots.delivery.picture import Picture
+from bots.delivery.threads import Progress
+from bots.surface import AccountClosed, Busy, Call, MessageGone, NoThread, PlaceClosed, Refused, SurfaceError, TooLong, Unclear, Unreachable
+
+_log = structlog.get_logger()
+
+
+class ThreadCalls:
+    """Raises PlaceClosed where nothing can be sent to the place any more, and what `Notes` raises."""
+
+    def __init__(self, outlet: Outlet, picture: Picture, notes: Notes) -> None:
+        self._outlet = outlet
+        self._surface = outlet.surface
+        self._rules = outlet.rules
+        self._picture = picture
+        self._notes = notes
+
+    async def take(self, step: Step) -> None:
+        """Does it; what it needs was granted."""
+        match step.act:
+            case Act.MARK:
+                await self._notes.arranged(self._picture.mark or self._picture.binding.arranged)
+            case Act.OPEN:
+                await self._open()
+            case Act.ARRANGE:
+                await self._arrange()
+
+    async def _open(self) -> None:
+        picture, wanted = self._picture, self._picture.arrangement
+        try:
+            thread = await self._outlet.finish(self._made(picture.root, wanted.title))
+        except SurfaceError as error:
+            self._not_opened(error)
+            return
+        picture.threading = Progress()
+        await self._notes.opened(thread, replace(wanted, archived=False).noted if self._surface.makes_threads else "")
+
+    async def _made(self, root: str, title: str) -> str:
+        """What was broken off here may happen all the same; to ask again gives the same thread."""
+        try:
+            async with asyncio.timeout(self._rules.open_seconds):
+                return await self._surface.open(self._picture.place, root, title)
+        except TimeoutError:
+            raise Unclear("No answer.") from None
+
+    def _not_opened(self, error: SurfaceError) -> None:
+        match error:
+            case PlaceClosed():
+                raise error
+            case NoThread():
+                self._outlet.refuse_threads(self._picture.place.channel)
+            case MessageGone() | TooLong():
+                self._picture.threading.is_impossible = True
+            case Refused() if self._picture.threading.failures >= self._rules.refusals:
+                self._picture.threading.is_impossible = True
+            case _:
+                self._later(error, Call.OPEN)
+        _log.info("delivery.thread_not_made", binding_id=str(self._picture.binding.id), error=type(error).__name__)
+
+    async def _arrange(self) -> None:
+        picture, wanted = self._picture, self._picture.arrangement
+        try:
+            await self._outlet.finish(self._surface.arrange(picture.place, wanted.title, archived=wanted.archived))
+        except (Busy, Unclear, Unreachable, AccountClosed) as error:
+            self._later(error, Call.ARRANGE)
+            return
+        except SurfaceError as error:  # people may not want it, and can do it themselves
+            _log.info("delivery.thread_not_arranged", binding_id=str(picture.binding.id), error=type(error).__name__)
+        picture.threading = Progress()
+        await self._notes.arranged(wanted.noted)
+
+    def _later(self, error: SurfaceError, call: Call) -> None:
+        """It is tried again, later each time. Nothing else waits for that."""
+        threading = self._picture.threading
+        threading.failures += 1
+        seconds = min(self._rules.backoff_seconds * 2 ** min(threading.failures - 1, 16), self._rules.backoff_limit_seconds)
+        seconds *= random.uniform(0.75, 1.25)
+        match error:
+            case Busy():
+                self._outlet.busy(call, self._picture.place, error)
+                seconds = error.retry_after
+            case AccountClosed():
+                self._outlet.close(error)
+        threading.not_before = asyncio.get_running_loop().time() + seconds

@@ -1,0 +1,209 @@
+"""Who and what there is in the guilds that are served: people, channels and roles, as Discord's API tells when it is asked."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import discord
+
+from bots.discord.access import SignedIn, find_served_guilds
+from bots.discord.client import Client
+from bots.discord.config import DiscordConfig
+from bots.discord.failures import UNKNOWN_MEMBER, UNKNOWN_USER, calling
+from bots.discord.text import mentions
+from bots.remembered import Remembered
+from bots.surface import ChannelKind, Profile, SurfaceError
+
+_NAME_SECONDS = 600.0
+_KIND_SECONDS = 60.0  # a channel may be made private at any time
+_GUILDS_SECONDS = 60.0
+_FOREVER = float("inf")
+_NOBODY_THERE = frozenset({UNKNOWN_MEMBER, UNKNOWN_USER, 10004, 50001})
+"""The person is not in the guild, or the bot is not."""
+_ADMINISTRATOR, _VIEW_CHANNEL = 1 << 3, 1 << 10
+_DIRECT, _GROUP, _PRIVATE_THREAD = 1, 3, 12
+_THREADS = frozenset({10, 11, _PRIVATE_THREAD})
+_STRANGER = "I talk with members of the Discord servers that I serve only, and with no bots."
+_NO_ROLE = "I talk with people who have certain roles only. An admin of the server can give you one."
+JSON = Mapping[str, Any]
+
+
+class Directory:
+    """Every call ends within the rules' `call_seconds`, and raises a SurfaceError where it fails."""
+
+    def __init__(self, config: DiscordConfig, client: Client, who: SignedIn, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._client = client
+        self._who = who
+        self._seconds = config.rules.call_seconds
+        self._names = Remembered[str](_NAME_SECONDS, now)
+        self._kinds = Remembered[ChannelKind](_KIND_SECONDS, now)
+        self._everyone = Remembered[int](_KIND_SECONDS, now)
+        self._served = Remembered[frozenset[str]](_GUILDS_SECONDS, now)
+        self._homes = Remembered[str](_FOREVER, now)
+        self._guilds = Remembered[str](_FOREVER, now)
+
+    # --- people ---
+
+    async def profile(self, person: str) -> Profile:
+        async with calling(self._seconds):
+            return await self._profile(person)
+
+    async def _profile(self, person: str) -> Profile:
+        found: Profile | None = None
+        for guild in await self._where(person):
+            member = await self._member(guild, person)
+            if member is None:
+                continue
+            found = self._as_profile(person, member)
+            if found.member:
+                self._homes.put(person, guild)
+                break
+        if found is None:
+            user = await self._user(person)
+            found = Profile(external_id=person, name=_name(user) or person, member=False, refusal=_STRANGER)
+        self._names.put(person, found.name)
+        return found
+
+    def _as_profile(self, person: str, member: JSON) -> Profile:
+        user = member.get("user") or {}
+        name = str(member.get("nick") or "") or _name(user) or person
+        if user.get("bot"):
+            return Profile(external_id=person, name=name, member=False, refusal=_STRANGER)
+        if self._config.roles and self._config.roles.isdisjoint(map(str, member.get("roles") or ())):
+            return Profile(external_id=person, name=name, member=False, refusal=_NO_ROLE)
+        return Profile(external_id=person, name=name, member=True)
+
+    async def _where(self, person: str) -> list[str]:
+        """The guilds that are served, the one first in which the person was found before."""
+        home = self._homes.get(person)
+        return sorted(await self._served_guilds(), key=lambda guild: (guild != home, int(guild)))
+
+    async def _served_guilds(self) -> frozenset[str]:
+        if self._config.guilds:
+            return self._config.guilds
+        known = self._served.get("")
+        if known is None:
+            known = await find_served_guilds(self._client, self._config, self._who)
+            self._served.put("", known)
+        return known
+
+    async def _member(self, guild: str, person: str) -> JSON | None:
+        try:
+            return {**await self._client.http.get_member(guild, person)}
+        except discord.HTTPException as error:
+            if error.code not in _NOBODY_THERE:
+                raise
+            return None
+
+    async def _user(self, person: str) -> JSON:
+        try:
+            return {**await self._client.http.get_user(person)}
+        except discord.NotFound:
+            return {}
+
+    # --- channels ---
+
+    async def kind(self, channel: str, thread: str = "") -> ChannelKind:
+        known = self._kinds.get(thread or channel)
+        if known is not None:
+            return known
+        async with calling(self._seconds):
+            kind = await self._kind(channel, thread)
+        self._kinds.put(thread or channel, kind)
+        return kind
+
+    async def _kind(self, channel: str, thread: str) -> ChannelKind:
+        if thread and (await self._channel(thread))["type"] == _PRIVATE_THREAD:
+            return ChannelKind.PRIVATE
+        found = await self._channel(channel)
+        if found["type"] == _PRIVATE_THREAD or found["type"] == _GROUP:
+            return ChannelKind.PRIVATE
+        if found["type"] == _DIRECT:
+            return ChannelKind.DIRECT
+        if found["type"] in _THREADS:
+            return await self._kind(str(found["parent_id"]), "")
+        guild = str(found["guild_id"])
+        permissions = await self._of_everyone(guild)
+        for overwrite in found.get("permission_overwrites") or ():
+            if str(overwrite["id"]) == guild:
+                permissions = permissions & ~int(overwrite["deny"]) | int(overwrite["allow"])
+        return ChannelKind.OPEN if permissions & (_VIEW_CHANNEL | _ADMINISTRATOR) else ChannelKind.PRIVATE
+
+    async def _of_everyone(self, guild: str) -> int:
+        """The permissions that all members have."""
+        known = self._everyone.get(guild)
+        return known if known is not None else await self._read_guild(guild)
+
+    async def _read_guild(self, guild: str) -> int:
+        found = await self._client.http.get_guild(guild, with_counts=False)
+        everyone = 0
+        for role in found["roles"]:
+            self._names.put(str(role["id"]), str(role["name"]))
+            if str(role["id"]) == guild:
+                everyone = int(role["permissions"])
+        self._everyone.put(guild, everyone)
+        return everyone
+
+    async def _channel(self, channel: str) -> JSON:
+        found: JSON = {**await self._client.http.get_channel(channel)}
+        self.learn(channel, str(found.get("guild_id") or ""))
+        if name := found.get("name"):
+            self._names.put(channel, str(name))
+        return found
+
+    def learn(self, channel: str, guild: str) -> None:
+        """In which guild a channel or thread is; empty: a direct message."""
+        self._guilds.put(channel, guild)
+
+    def guild_of(self, channel: str) -> str:
+        """Empty where it is a direct message, or not known."""
+        known = self._guilds.get(channel)
+        if known is None and len(self._config.guilds) == 1:
+            return next(iter(self._config.guilds))
+        return known or ""
+
+    # --- names ---
+
+    async def names_in(self, text: str) -> Mapping[str, str]:
+        """Of those whom a message's content mentions, by id; without those that Discord does not tell."""
+        found = mentions(text)
+        asked = (
+            *((each, self.name(each)) for each in found.users),
+            *((each, self._role_name(each)) for each in found.roles),
+            *((each, self._channel_name(each)) for each in found.channels),
+        )
+        names = await asyncio.gather(*(name for _, name in asked))
+        return {identity: name for (identity, _), name in zip(asked, names, strict=True) if name}
+
+    async def name(self, person: str) -> str:
+        """Empty where Discord does not tell: a name is not worth a message that does not arrive."""
+        try:
+            return self._names.get(person) or (await self.profile(person)).name
+        except SurfaceError:
+            return ""
+
+    async def _channel_name(self, channel: str) -> str:
+        if known := self._names.get(channel):
+            return known
+        try:
+            async with calling(self._seconds):
+                return str((await self._channel(channel)).get("name") or "")
+        except SurfaceError:
+            return ""
+
+    async def _role_name(self, role: str) -> str:
+        if known := self._names.get(role):
+            return known
+        try:
+            async with calling(self._seconds):
+                for guild in await self._served_guilds():
+                    await self._read_guild(guild)
+        except SurfaceError:
+            pass
+        return self._names.get(role) or ""
+
+
+def _name(user: JSON) -> str:
+    return str(user.get("global_name") or user.get("username") or "")

@@ -1,0 +1,142 @@
+"""Which calls are not made because Discord would turn them away."""
+
+from collections.abc import Mapping
+
+import discord
+import pytest
+from discord.http import Route
+
+from bots.discord.limiter import Limiter
+
+EDIT = Route("PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id="1", message_id="2")
+POST = Route("POST", "/channels/{channel_id}/messages", channel_id="1")
+ELSEWHERE = Route("PATCH", "/channels/{channel_id}/messages/{message_id}", channel_id="9", message_id="2")
+VIA = {"Via": "1.1 google"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limiter(clock: Clock) -> Limiter:
+    return Limiter(clock)
+
+
+def told(remaining: int, *, reset: float = 5.0, bucket: str = "edits", window: str = "1", limit: int = 5) -> Mapping[str, str]:
+    return {
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": window,
+        "X-RateLimit-Reset-After": str(reset),
+        "X-RateLimit-Bucket": bucket,
+    }
+
+
+def call(limiter: Limiter, route: Route, headers: Mapping[str, str], status: int = 200) -> None:
+    with limiter.calling(route):
+        pass
+    limiter.answered(route, status, headers)
+
+
+def refused(limiter: Limiter, route: Route) -> float:
+    with pytest.raises(discord.RateLimited) as raised, limiter.calling(route):
+        pass
+    return raised.value.retry_after
+
+
+def test_a_window_that_is_used_up_is_waited_out_by_whoever_calls(limiter: Limiter, clock: Clock) -> None:
+    call(limiter, EDIT, told(0))
+    clock.now += 2
+    assert refused(limiter, EDIT) == pytest.approx(3.0)
+    with limiter.calling(ELSEWHERE):
+        pass
+    clock.now += 3
+    with limiter.calling(EDIT):
+        pass
+
+
+def test_calls_on_their_way_are_counted(limiter: Limiter) -> None:
+    call(limiter, EDIT, told(2))
+    with limiter.calling(EDIT), limiter.calling(EDIT):
+        assert refused(limiter, EDIT) == pytest.approx(5.0)
+
+
+def test_answers_that_overtake_one_another_give_no_room_back(limiter: Limiter) -> None:
+    call(limiter, EDIT, told(1))
+    limiter.answered(EDIT, 200, told(3))
+    call(limiter, EDIT, told(0))
+    assert refused(limiter, EDIT) > 0
+
+
+def test_a_cancelled_call_is_forgotten_with_its_window(limiter: Limiter, clock: Clock) -> None:
+    call(limiter, EDIT, told(1))
+    with pytest.raises(KeyboardInterrupt), limiter.calling(EDIT):
+        raise KeyboardInterrupt
+    assert refused(limiter, EDIT) == pytest.approx(5.0)
+    clock.now += 5
+    for remaining in (4, 3):
+        call(limiter, EDIT, told(remaining, window="2"))
+
+
+def test_routes_that_discord_counts_together_are(limiter: Limiter) -> None:
+    call(limiter, EDIT, told(3, bucket="shared"))
+    call(limiter, POST, told(0, bucket="shared"))
+    assert refused(limiter, EDIT) > 0
+
+
+def test_a_narrower_limit_stops_nothing_else(limiter: Limiter) -> None:
+    call(limiter, EDIT, {**VIA, **told(0)}, status=429)
+    assert limiter.turned_away(VIA, {"retry_after": 2.5, "code": 30046}) == 2.5
+    with limiter.calling(EDIT):
+        pass
+
+
+def test_a_global_limit_stops_everything(limiter: Limiter, clock: Clock) -> None:
+    assert limiter.turned_away({**VIA, "X-RateLimit-Global": "true"}, {"retry_after": 2.0, "global": True}) == 2.0
+    assert refused(limiter, EDIT) == pytest.approx(2.0)
+    clock.now += 2
+    with limiter.calling(EDIT):
+        pass
+
+
+def test_a_ban_stops_everything_for_long(limiter: Limiter, clock: Clock) -> None:
+    assert limiter.turned_away({"Retry-After": "5"}, None) == 60.0
+    assert limiter.turned_away({}, {"retry_after": 1}) == 600.0
+    assert limiter.turned_away({"Retry-After": "99999999"}, None) == 3_600.0
+    assert refused(limiter, POST) == pytest.approx(3_600.0)
+
+
+def test_calls_that_discord_turns_away_are_never_hammered(limiter: Limiter, clock: Clock) -> None:
+    for _ in range(999):
+        call(limiter, EDIT, {}, status=403)
+        call(limiter, POST, {"X-RateLimit-Scope": "shared"}, status=429)
+        clock.now += 0.1
+    call(limiter, POST, {}, status=404)
+    call(limiter, EDIT, {}, status=401)
+    assert refused(limiter, POST) == pytest.approx(600 - 99.9)
+    clock.now += 600
+    call(limiter, POST, {})
+
+
+def test_headers_that_are_none_are_passed_over(limiter: Limiter) -> None:
+    call(limiter, EDIT, {"X-RateLimit-Limit": "x", "X-RateLimit-Remaining": "", "X-RateLimit-Reset-After": "1"})
+    assert limiter.turned_away(VIA, {"retry_after": "soon"}) == 5.0
+    assert limiter.turned_away(VIA, {"retry_after": float("nan")}) == 5.0
+
+
+def test_few_buckets_are_remembered(limiter: Limiter, clock: Clock) -> None:
+    for number in range(1_000):
+        route = Route("POST", "/channels/{channel_id}/messages", channel_id=str(number))
+        call(limiter, route, told(0, bucket="posts"))
+        clock.now += 1
+    assert len(limiter._buckets) < 300
