@@ -2,16 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
+from bots.apart import apart
 from bots.delivery.deliveries import Deliveries
-from bots.delivery.outlet import DeliveryRules, heed_cancellation
+from bots.delivery.outlet import DeliveryRules
 from bots.lease import Held, lost_alone
 from bots.policy import Policy
 from bots.services import Services
@@ -40,7 +41,7 @@ class HoldRules:
 class Intake(Protocol):
     """What takes events in while the lease is held."""
 
-    async def run(self, lease: AccountLease) -> None: ...
+    def run(self, lease: AccountLease) -> Coroutine[Any, Any, None]: ...
 
 
 async def hold(services: Services, surface: ChatSurface, intake: Intake, policy: Policy, rules: HoldRules | None = None) -> None:
@@ -62,10 +63,9 @@ class _Account:
             held = await self._take()
             self._log.info("account.held", token=held.lease.token)
             try:
-                await self._serve(held)
+                await apart(self._serve(held))
             except LeaseLost:
                 self._log.warning("account.lease_lost", token=held.lease.token)
-                heed_cancellation()
             finally:
                 await self._release(held)
 
@@ -118,15 +118,14 @@ class _Account:
             held.extend(extended)
             pause = self._rules.extend_seconds
 
-    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    async def _supervised(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
-                await run()
+                await apart(run())
             except LeaseLost:
                 raise
             except Exception as error:  # noqa: BLE001  # the outermost loop: a defect must not leave the account unserved
                 self._log.error("account.restarted", part=name, **place_of(error))
-                heed_cancellation()
             await asyncio.sleep(self._rules.restart_seconds)
 
     async def _release(self, held: Held) -> None:

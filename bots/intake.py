@@ -15,7 +15,7 @@ import structlog
 
 from bots.lease import lost_alone
 from bots.services import Services
-from bots.surface import AccountClosed, Busy, ChatSurface, PlaceClosed, Said, SurfaceError
+from bots.surface import AccountClosed, Busy, ChatSurface, PermissionMissing, PlaceClosed, Said, SurfaceError
 from bots.taking import Overtaken, Taking
 from core.errors import Conflict, LeaseLost, OnethreadError, StorageUnavailable
 from core.logs import place_of
@@ -51,6 +51,8 @@ class IntakeRules:
     """So long what the platform does not allow is tried again, until the person is told so."""
     away_seconds: float = 3600.0
     """So long an event waits for a platform that does not answer."""
+    closed_seconds: float = 86_400.0
+    """And so long for the bot to be let in again: until then nobody can be told anything."""
 
 
 class _FileLanes:
@@ -221,7 +223,13 @@ class Intake:
         """By the platform: what is behind it in its lane waits too, but not for ever."""
         code = error.reason if isinstance(error, AccountClosed) else type(error).__name__
         _log.warning("intake.held_up", event_id=str(event.id), code=code, attempts=event.attempts + 1)
-        patience = self._rules.refused_seconds if isinstance(error, AccountClosed) else self._rules.away_seconds
+        match error:
+            case PermissionMissing():
+                patience = self._rules.refused_seconds
+            case AccountClosed():
+                patience = self._rules.closed_seconds
+            case _:
+                patience = self._rules.away_seconds
         if self._services.clock.now() - event.received_at > timedelta(seconds=patience):
             await self._give_up(event, lease, code, f"{error} {_AGAIN}")
             return True

@@ -129,11 +129,11 @@ class Pacer:
     def _serve(self, buckets: "Iterable[_Bucket]") -> None:
         left = list(buckets)
         while left:
-            bucket = left.pop()
-            while waiter := bucket.next(_now()):
+            bucket, now = left.pop(), _now()  # one and the same: room that comes between two looks would be seen by neither
+            while waiter := bucket.next(now):
                 waiter.take()
                 left += [each for each in waiter.buckets if each is not bucket]  # fewer compete there
-            bucket.wake_later(_now(), self._serve)
+            bucket.wake_later(now, self._serve)
 
     def _give_up(self, waiter: "_Waiter") -> None:
         if waiter.waits:

@@ -1,12 +1,10 @@
 """Which conversation is shown where, for one account: looked up by the place, or by a message that stands there."""
 
-from dataclasses import replace
-
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChannelKind, ChatSurface, Event, Promoted, Said
 from core import bindings
-from core.models import Binding, BindingMode, Place
+from core.models import TO_ARRANGE, Binding, BindingMode, DeliveryState, Place
 from core.ports import UnitOfWork
 
 
@@ -44,7 +42,8 @@ class Places:
         if (binding := await bindings.at(uow, place)) or not place.thread:
             return binding
         root = await uow.deliveries.at(place, place.thread)
-        binding = await uow.bindings.get(root.binding_id) if root else None
+        is_ours = root is not None and root.state is not DeliveryState.THEIRS
+        binding = await uow.bindings.get(root.binding_id) if root and is_ours else None
         return None if binding is None or binding.opened else binding
 
     async def entered(self, uow: UnitOfWork, place: Place) -> Binding | None:
@@ -52,20 +51,20 @@ class Places:
         binding = await self.shown(uow, place)
         if binding is None or binding.opened:
             return binding
-        await uow.bindings.update(binding.id, thread=place.thread, opened=True)
-        return replace(binding, thread=place.thread, opened=True)
+        return await uow.bindings.open(binding.id, place.thread, TO_ARRANGE if self._surface.makes_threads else "")
 
     async def answered(self, said: Said) -> Place | None:
         """The place of the conversation to which a message at the channel's top replies."""
         return None if said.thread else await self.of_message(said.channel, said.answers)
 
     async def of_message(self, channel: str, remote_id: str) -> Place | None:
-        """The place of the conversation of which this message at the channel's top is a part: its thread is elsewhere, or not made yet."""
+        """The place of the conversation that this message at the channel's top belongs to: its thread is elsewhere, or not made yet."""
         if not remote_id:
             return None
         async with self._services.storage.read() as uow:
             delivery = await uow.deliveries.at(self.place(channel, ""), remote_id)
             binding = await uow.bindings.get(delivery.binding_id) if delivery and not delivery.thread else None
+            binding = binding or await bindings.at(uow, self.place(channel, remote_id))
         if binding is None or binding.mode is not BindingMode.TWO_WAY:
             return None
         return self.place(channel, binding.thread)

@@ -18,6 +18,7 @@ from core.text import clip
 MAX_TITLE = 200
 _ONLY_A_MENTION = "(a mention, without a word)"
 _BEFORE = "Said in this thread before:"
+_ANSWERED = "Said before, in the message that the next one replies to:"
 _GAP = "\n\n"
 _CUT = "…"
 _SHORTEST_QUOTE = 200
@@ -79,6 +80,15 @@ class Reading:
             _log.warning("intake.thread_not_read", error=type(error).__name__)
             return [_UNREADABLE]
 
+    async def earlier(self, place: Place, said: Said, received_at: datetime) -> str:
+        """What was said before a message, for the model: in its thread, or in the message that it replies to. Empty where nothing was."""
+        if lines := await self.before(place, said, received_at):
+            return quoted(lines)
+        if said.answered is None:
+            return ""
+        name, text = said.answered
+        return quoted([(name, await self._surface.markdown(text))], _ANSWERED)
+
     async def _fetched(self, files: Sequence[RemoteFile], received_at: datetime) -> tuple[list[Upload], list[str]]:
         """The files, and a sentence for each that cannot be had."""
         uploads: list[Upload] = []
@@ -103,10 +113,10 @@ def title_of(text: str) -> str:
     return plain(next((line for line in text.splitlines() if line.strip()), ""), MAX_TITLE)
 
 
-def quoted(lines: Sequence[Line]) -> str:
+def quoted(lines: Sequence[Line], heading: str = _BEFORE) -> str:
     """The newest of them, as much as is taken."""
     found: list[str] = []
-    room = messages.MAX_IMPORTED - len(_BEFORE)
+    room = messages.MAX_IMPORTED - len(heading)
     for name, text in reversed(lines):
         quote, fits = _quote(name, text), room - len(_GAP)
         if len(quote) > fits:
@@ -114,7 +124,7 @@ def quoted(lines: Sequence[Line]) -> str:
             break
         found.append(quote)
         room = fits - len(quote)
-    return _GAP.join((_BEFORE, *reversed(found)))
+    return _GAP.join((heading, *reversed(found)))
 
 
 def _quote(name: str, text: str) -> str:

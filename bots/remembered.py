@@ -20,6 +20,9 @@ class Remembered(Generic[Value]):
         value, told_at = self._values.get(key, (None, 0.0))
         return value if self._now() - told_at < self._seconds else None
 
+    def clear(self) -> None:
+        self._values.clear()
+
     def put(self, key: str, value: Value) -> None:
         self._values.pop(key, None)
         self._values[key] = (value, self._now())

@@ -111,6 +111,8 @@ class Said:
     files: tuple[RemoteFile, ...] = ()
     answers: str = ""
     """The remote id of the message that it replies to, on platforms where one can."""
+    answered: tuple[str, str] | None = None
+    """Who wrote that one, and what it says, in the platform's own markup; None where the platform does not tell."""
     at: datetime
     edited_at: datetime | None = None
     """Where this is how it reads since an edit that may have made it one to the bot. By the platform's clock, to the second."""
@@ -215,6 +217,16 @@ class ChatSurface(Protocol):
         """Whether a thread must be made before anything can be said in it. Otherwise every message is the root of one."""
         ...
 
+    @property
+    def guesses(self) -> bool:
+        """Whether `find` may take what nobody knows for the lost post, as the platform keeps nonces to itself: it is told what is known."""
+        ...
+
+    @property
+    def statuses(self) -> Collection[AgentStatus]:
+        """What `show_status` shows. Without `IDLE` the platform takes it back by itself, soon."""
+        ...
+
     def limits(self, place: Place) -> Limits: ...
     def live_seconds(self, place: Place, remote_id: str) -> float | None:
         """How long after it was posted this remote message can be changed; None: for as long as anybody wants."""
@@ -236,10 +248,11 @@ class ChatSurface(Protocol):
         """Nothing happens where it is gone already."""
         ...
 
-    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str] | None) -> list[str]:
         """The remote ids of the messages that were posted with this nonce; more than one where a post happened twice.
 
-        None of them was posted before `since`, by our clock: the platform's may be another one. `known` belong to other posts.
+        None of them was posted before `since`, by our clock: the platform's may be another one. `known` belong to other posts; where it is
+        None nothing is to be guessed.
         """
         ...
 
@@ -251,11 +264,11 @@ class ChatSurface(Protocol):
         ...
 
     async def arrange(self, place: Place, title: str, *, archived: bool) -> None:
-        """Names the place's thread, and puts it away or brings it back. Only where threads are made."""
+        """Names the place's thread, and puts it away or brings it back. One that people made stays as it is."""
         ...
 
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
-        """Says what the agent does, beside the messages. `IDLE` takes it back."""
+        """Says what the agent does, beside the messages: one of `statuses`. `IDLE` takes it back."""
         ...
 
     async def tell(self, place: Place, person: str, sentence: str) -> None:
@@ -323,6 +336,11 @@ class TooLong(SurfaceError):
 class NoThread(SurfaceError):
     """A thread cannot be made there: people have not allowed it, or the channel has none. Nothing was done."""
 
+    def __init__(self, sentence: str, *, because_of: Literal["channel", "root", "title"] = "channel") -> None:
+        super().__init__(sentence)
+        self.because_of = because_of
+        """With another root, or another title, there could be one in the channel."""
+
 
 class MessageGone(SurfaceError):
     """The remote message is not there any more, or cannot be changed any more."""
@@ -345,8 +363,12 @@ class PlaceClosed(SurfaceError):
 
 
 class AccountClosed(SurfaceError):
-    """The bot is not let in any more, or lacks a permission for everything: its token was revoked, the app removed."""
+    """The bot is not let in any more: its token was revoked, the app removed."""
 
     def __init__(self, sentence: str, *, reason: str) -> None:
         super().__init__(sentence)
         self.reason = reason
+
+
+class PermissionMissing(AccountClosed):
+    """The bot lacks a permission for everything of this kind. It can still say so."""

@@ -3,7 +3,7 @@
 The platform is asked first, outside every transaction. Then one transaction has the effect and notes that the event was taken in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from bots.markdown import plain
 from bots.people import People, Stranger
 from bots.places import Places
 from bots.policy import Policy
-from bots.reading import MAX_TITLE, Content, Line, Reading, quoted, title_of
+from bots.reading import MAX_TITLE, Content, Reading, quoted, title_of
 from bots.reminders import Reminders
 from bots.services import Services
 from bots.surface import ChannelKind, ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped, SurfaceError
@@ -160,13 +160,12 @@ class Taking:
                 pass
             await self._tell(self._places.of(said), said.author, _HOW_TO)
             return
-        earlier = await self._reading.before(place, said, heard.received_at)
+        earlier = await self._reading.earlier(place, said, heard.received_at)
         content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
             task = await tasks.create(uow, principal, content.title, visibility=heard.kind.visibility)
             binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
-            if said.thread:
-                await self._import(uow, principal, binding, said, earlier)
+            await (self._import if said.thread else self._note)(uow, principal, binding, said, earlier)
             unanswered = await self._take_in(uow, heard, binding, content, wants_answer=True)
         await self._say_why(said, unanswered)
 
@@ -191,16 +190,20 @@ class Taking:
         await uow.deliveries.put(_theirs(binding, message.id, said.remote_id, said.edited_at or said.at, said.thread))
         return taken.unanswered
 
-    async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: Sequence[Line]) -> None:
-        """What was said in the thread before the bot was called, as one message."""
+    async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: str) -> None:
+        """Everything that was said there up to now, which will not be taken in by itself."""
         await uow.deliveries.put(_theirs(binding, None, None, said.at))
+        await self._note(uow, principal, binding, said, earlier)
+
+    async def _note(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: str) -> None:
+        """What was said before the bot was called, as one message."""
         if not earlier:
             return
         noted = await messages.import_note(
             uow,
             principal,
             binding.conversation_id,
-            quoted(earlier),
+            earlier,
             source=binding.surface,
             key=self._key(said.channel, f"before {said.remote_id}"),
         )
@@ -249,12 +252,12 @@ class Taking:
         has_threads = kind is not ChannelKind.DIRECT or not self._surface.makes_threads
         place = self._places.below(said) if has_threads else self._places.of(said)
         text = await self._surface.markdown(said.text)
-        earlier = await self._reading.before(place, said, received_at)
+        before = await self._reading.before(place, said, received_at)
         name = plain((await self._surface.profile(said.author)).name, MAX_TITLE // 2) if said.author else "somebody"
         async with commit() as uow:
             task = await tasks.create(uow, principal, title_of(text) or f"A message of {name}", visibility=kind.visibility)
             binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
-            await self._import(uow, principal, binding, said, [*earlier, (name, text)])
+            await self._import(uow, principal, binding, said, quoted([*before, (name, text)]))
 
     async def _shown_around(self, said: Said) -> Place | None:
         """Where the conversation is shown that this message belongs to: in its thread, the thread below it, or the whole channel."""

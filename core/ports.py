@@ -563,11 +563,16 @@ class Bindings(Protocol):
 
     async def behind(self, account: Account) -> list[UUID]:
         """Of those, the ones that need a writer now: messages beyond the cursor, a delivery that is not final or of an older revision than
-        its message, not opened yet, a status shown, or a card older than its task."""
+        its message, a thread that is to be made (and was not given up) or arranged, a status shown, or a card older than its task."""
         ...
 
     async def update(self, binding_id: UUID, **changes: Any) -> None:
         """Raises Conflict where it would come to a place that shows another conversation."""
+        ...
+
+    async def open(self, binding_id: UUID, thread: str, arranged: str) -> Binding | None:
+        """Notes the thread that there is for it, unless another process was first; gives the binding as it is then. Raises Conflict as
+        `update` does."""
         ...
 
 

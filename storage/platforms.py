@@ -94,6 +94,15 @@ class Bindings(Repository):
         except IntegrityError:
             raise Conflict(_TAKEN) from None
 
+    async def open(self, binding_id: UUID, thread: str, arranged: str) -> Binding | None:
+        changes = {"thread": thread, "opened": True, "arranged": arranged, "updated_at": self._now}
+        is_unopened = (_bindings.c.id == binding_id, ~_bindings.c.opened)
+        try:
+            await self._connection.execute(update(_bindings).where(*is_unopened).values(changes))
+        except IntegrityError:
+            raise Conflict(_TAKEN) from None
+        return await self.get(binding_id)
+
 
 class Deliveries(Repository):
     async def put(self, *deliveries: Delivery) -> None:
@@ -112,9 +121,8 @@ class Deliveries(Repository):
         return await self._one(Delivery, _delivery_at(), remote_id=remote_id, channel=place.channel, **_names(place.account))
 
     async def known_since(self, account: Account, channel: str, since: datetime) -> set[str]:
-        noted = (_bindings.c.channel == channel, _deliveries.c.remote_id.is_not(None), _deliveries.c.sent_at >= since)
-        joined = select(_deliveries.c.remote_id).join(_bindings, _bindings.c.id == _deliveries.c.binding_id)
-        return set((await self._connection.execute(joined.where(_of(_bindings, account), *noted))).scalars())
+        found = await self._run(_known_since(), channel=channel, since=since, **_names(account))
+        return {row["remote_id"] for row in found}
 
     async def remove(self, binding_id: UUID, item: str, part: int) -> None:
         table = _deliveries.c
@@ -217,6 +225,15 @@ def _delivery_at() -> Prepared:
     joined = select(_deliveries).join(_bindings, _bindings.c.id == _deliveries.c.binding_id)
     place = (_of_named(_bindings), _bindings.c.channel == bindparam("channel"))
     return Prepared(joined.where(_deliveries.c.remote_id == bindparam("remote_id"), *place).order_by(_deliveries.c.binding_id))
+
+
+@cache
+def _known_since() -> Prepared:
+    """By time first: a channel may have shown thousands of conversations."""
+    joined = select(_deliveries.c.remote_id).join(_bindings, _bindings.c.id == _deliveries.c.binding_id)
+    noted = (_deliveries.c.remote_id.is_not(None), _deliveries.c.sent_at >= bindparam("since", type_=schema.UtcDateTime))
+    names = (_bindings.c.surface, _bindings.c.account, _bindings.c.channel)
+    return Prepared(joined.where(*noted, *(Sieve(name) == bindparam(name.key) for name in names)))
 
 
 @cache

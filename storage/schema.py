@@ -488,6 +488,12 @@ deliveries = Table(
         sqlite_where=text("state IN ('sending', 'live')"),
         postgresql_where=text("state IN ('sending', 'live')"),
     ),
+    Index(
+        "ix_deliveries_known",
+        "sent_at",
+        sqlite_where=text("remote_id IS NOT NULL"),
+        postgresql_where=text("remote_id IS NOT NULL"),
+    ),
 )
 
 inbound = Table(

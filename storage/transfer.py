@@ -34,7 +34,11 @@ from storage.unit_of_work import UnitOfWork
 FORMAT = "onethread-export"
 VERSION = 1
 _EPHEMERAL = frozenset({"account_leases", "changes", "links", "model_pauses", "model_requests", "sessions", "sign_in_attempts", "workers"})
-"""What tells of processes and of the last minutes only; and who was signed in, or about to be: an old file must not revive what ended."""
+"""What tells of processes and of the last minutes only; and who was signed in, or about to be: an old file must not revive what ended.
+
+How far a platform was heard (`cursors`) goes along: the new installation catches up from there. Nothing is lost where the old one was
+stopped before the export.
+"""
 TABLES = tuple(table for table in schema.metadata.sorted_tables if table.name not in _EPHEMERAL)
 """Each behind those that its rows refer to."""
 _MADE_AT_START = {"users": 1, "projects": 1}

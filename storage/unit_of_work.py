@@ -31,8 +31,9 @@ MODEL_PAUSES_KEPT = timedelta(days=1)
 WORKERS_KEPT = timedelta(days=1)
 SIGN_IN_ATTEMPTS_KEPT = timedelta(hours=1)
 INBOUND_KEPT = timedelta(days=7)
-CURSORS_KEPT = timedelta(days=30)
 """After it was taken in."""
+CURSORS_KEPT = timedelta(days=30)
+"""After a channel was last heard."""
 _KEPT = {
     schema.inbox.c.received_at: INBOX_KEPT,
     schema.changes.c.at: CHANGES_KEPT,

@@ -65,6 +65,7 @@ class RemoteThread:
     names: list[str]
     """All that it ever had, the newest last."""
     archived: bool = False
+    by_people: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,16 +170,17 @@ class Platform:
         if remote_id in self.messages:
             self.messages[remote_id].deleted = True
 
-    def make_thread(self, root: str, title: str) -> str:
+    def make_thread(self, root: str, title: str, *, by_people: bool = False) -> str:
         """On a message that is there; once for each."""
         if root not in self.messages or self.messages[root].deleted:
             raise MessageGone("The message is gone.")
-        self.threads.setdefault(root, RemoteThread([title]))
+        self.threads.setdefault(root, RemoteThread([title], by_people=by_people))
         return root
 
     def arrange(self, thread: str, title: str, archived: bool) -> None:
-        self.threads[thread].names.append(title)
-        self.threads[thread].archived = archived
+        if not self.threads[thread].by_people:
+            self.threads[thread].names.append(title)
+            self.threads[thread].archived = archived
 
     def later(self, passes: Awaitable[object], effect: Callable[[], object]) -> None:
         """Does what a call asks for after that."""
@@ -227,6 +229,7 @@ class FakeSurface:
         self.by_place: set[Call] = set()
         """Calls that are counted at each place by itself."""
         self.live_seconds_of: Callable[[str], float | None] = lambda _: None
+        self.statuses: Collection[AgentStatus] = frozenset(AgentStatus)
         self.forgets_nonces = False
         """Whether a post is found by nothing but that nobody knows it."""
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
@@ -248,6 +251,10 @@ class FakeSurface:
     def call_seconds(self) -> float:
         return self._call_seconds
 
+    @property
+    def guesses(self) -> bool:
+        return self.forgets_nonces
+
     def limits(self, place: Place) -> Limits:  # the same everywhere
         return self.limits_of
 
@@ -267,11 +274,11 @@ class FakeSurface:
     async def delete(self, place: Place, remote_id: str) -> None:
         await self._call("delete", place, lambda: self.platform.delete(remote_id))
 
-    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str] | None) -> list[str]:
         def look() -> list[str]:
             there = [each for each in self.platform.messages.values() if each.place == place and not each.deleted]
             found = [each for each in there if each.posted_at >= since - CLOCKS_DIFFER]
-            if self.forgets_nonces:
+            if self.forgets_nonces and known is not None:
                 return [each.id for each in found if each.id not in known][:1]
             return [each.id for each in found if each.nonce == nonce]
 

@@ -55,7 +55,7 @@ class _Jumping(selectors.SelectSelector):
         self.at_work -= 1
 
 
-class _VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.clock = _Jumping()
         super().__init__(self.clock)
@@ -74,7 +74,7 @@ class _Watched(SimpleQueue[Any]):
 
     def put_nowait(self, item: Any) -> None:
         loop = asyncio.get_running_loop()
-        if item[0] is not None and isinstance(loop, _VirtualLoop):
+        if item[0] is not None and isinstance(loop, VirtualLoop):
             loop.clock.waits_for(item[0])
         super().put_nowait(item)
 
@@ -82,7 +82,7 @@ class _Watched(SimpleQueue[Any]):
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Like `asyncio.run`, in virtual time that begins at 0."""
     with (
-        asyncio.Runner(loop_factory=_VirtualLoop) as runner,
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
         patch.object(aiosqlite.core, "SimpleQueue", _Watched),
         patch.object(time, "monotonic", runner.get_loop().time),
     ):

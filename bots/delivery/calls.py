@@ -76,12 +76,13 @@ class Calls:
 
     async def _post(self, item: Item, index: int) -> None:
         await self._notes.announce(item, index)
+        place = self._picture.place_of(item)
         if not self._outlet.may_call:  # noting it took long
-            self._outlet.give_back(Call.POST, self._picture.place_of(item))
+            self._outlet.give_back(Call.POST, place)
             return
-        await self._outlet.finish(self._post_now(item, index))
+        await self._outlet.finish(self._post_now(item, index, place), posts_to=place)
 
-    async def _post_now(self, item: Item, index: int) -> None:
+    async def _post_now(self, item: Item, index: int, place: Place) -> None:
         wants, remote = self._picture.wants(item, self._picture.view(item)), item.remotes[index]
         if index >= len(wants):
             return
@@ -90,67 +91,75 @@ class Calls:
         remote.unsent, remote.look_at = False, _now() + self._rules.settle_seconds
         remote.called_at = _now()
         try:
-            place, answers = self._picture.place_of(item), item.answers if index == 0 else ""
+            answers = item.answers if index == 0 else ""
             remote_id = await self._surface.post(place, part, remote.row.nonce, answers=answers)
         except SurfaceError as error:
             item.unshown_since = before
             remote.look_at = _now() + self._rules.settle_seconds
-            self._post_failed(error, item, remote)
+            self._post_failed(error, item, remote, place)
             return
         self._failures = 0
         remote.part = part
         await self._notes.sent(item, index, wants, remote_id)
 
-    def _post_failed(self, error: SurfaceError, item: Item, remote: Remote) -> None:
+    def _post_failed(self, error: SurfaceError, item: Item, remote: Remote, place: Place) -> None:
         if isinstance(error, MessageGone):
-            raise PlaceClosed(str(error), reason="message_gone")
+            error = PlaceClosed(str(error), reason="message_gone")
         if not isinstance(error, Unclear):
             remote.unsent = True
-        self._failed(error, Need(Call.POST, self._picture.place_of(item)), item, remote)
+        self._failed(error, Need(Call.POST, place), item, remote)
 
     async def _look(self, item: Item, index: int) -> None:
         """Finds out whether a post happened that nobody answered, and how often."""
         remote, place = item.remotes[index], self._picture.place_of(item)
         twin = Twin(item=item.key, nonce=remote.row.nonce, place=place, since=remote.row.sent_at, look_at=LONG_AGO)
-        try:
-            found = await self._find(twin)
-            await self._remove(place, found[1:])
-        except SurfaceError as error:
-            remote.look_at = _now()
-            self._failed(error, Need(Call.LOOK, place), item, remote)
-            return
-        self._failures = 0
-        if found:
-            self._log.info("delivery.found", item=item.key, times=len(found))
-            await self._notes.found(remote, found[0])
-            remote.part, remote.doubtful_until = None, LONG_AGO
-        else:
-            remote.unsent = True
-            self._expect_twin(twin)
-
-    def _expect_twin(self, twin: Twin) -> None:
-        self._picture.twins.append(replace(twin, look_at=_now() + self._rules.twin_seconds))
+        async with self._outlet.looking(place):
+            try:
+                found = await self._find(twin, may_guess=self._surface.guesses)
+                await self._remove(place, found[1:])
+            except SurfaceError as error:
+                remote.look_at = _now()
+                self._failed(error, Need(Call.LOOK, place), item, remote)
+                return
+            self._failures = 0
+            if found and await self._notes.found(remote, found[0]):
+                self._log.info("delivery.found", item=item.key, times=len(found))
+                remote.part, remote.doubtful_until = None, LONG_AGO
+                return
+        remote.unsent = True
+        self._picture.twins.append(self._later(twin))
 
     async def _part_twins(self, twin: Twin) -> None:
         """Deletes what a late first post made beside the second."""
         kept = await self._notes.posted_with(twin.item, twin.nonce)
-        self._picture.twins.remove(twin)
         if kept and kept.remote_id is None:  # the second was not posted yet
             self._outlet.give_back(Call.LOOK, twin.place)
-            self._expect_twin(twin)
+            self._put_off(twin)
             return
-        try:
-            found = await self._find(twin)
-            await self._remove(twin.place, [each for each in found if kept is None or each != kept.remote_id])
-        except SurfaceError as error:
-            self._expect_twin(twin)
-            self._failed(error, Need(Call.LOOK, twin.place))
+        async with self._outlet.looking(twin.place):
+            try:
+                found = await self._find(twin, may_guess=False)
+                await self._remove(twin.place, [each for each in found if kept is None or each != kept.remote_id])
+            except SurfaceError as error:
+                self._put_off(twin)
+                self._failed(error, Need(Call.LOOK, twin.place))
+                return
+        self._picture.twins.remove(twin)
 
-    async def _find(self, twin: Twin) -> list[str]:
+    def _put_off(self, twin: Twin) -> None:
+        self._picture.twins[self._picture.twins.index(twin)] = self._later(twin)
+
+    def _later(self, twin: Twin) -> Twin:
+        return replace(twin, look_at=_now() + self._rules.twin_seconds)
+
+    async def _find(self, twin: Twin, *, may_guess: bool) -> list[str]:
         """What was posted with its nonce, without what is known by now to be something else."""
+        known = await self._notes.others(twin) if may_guess else None
+        found = await self._outlet.finish(self._surface.find(twin.place, twin.nonce, twin.since, known))
+        if not found:
+            return []
+        await self._outlet.posts_noted(twin.place)
         others = await self._notes.others(twin)
-        found = await self._outlet.finish(self._surface.find(twin.place, twin.nonce, twin.since, others))
-        others = await self._notes.others(twin) if found else others
         return [each for each in found if each not in others]
 
     async def _remove(self, place: Place, remote_ids: list[str]) -> None:
@@ -195,13 +204,13 @@ class Calls:
 
     async def _post_anew(self, item: Item, index: int) -> None:
         """In place of what is gone, or cannot be changed any more; later each time, as it may happen again."""
-        stale = item.remotes[index].row.remote_id
+        stale, place = item.remotes[index].row.remote_id, self._picture.place_of(item)
         await self._notes.replace(item, index)
         item.reposts += 1
         self._wait(item.reposts)
         if stale:
             with suppress(SurfaceError):  # otherwise it stays there as it is
-                await self._remove(self._picture.place_of(item), [stale])
+                await self._remove(place, [stale])
 
     def _close(self, item: Item, index: int) -> None:
         shown = self._picture.view(item)
@@ -235,11 +244,19 @@ class Calls:
             case AccountClosed():
                 self._outlet.close(error)
             case PlaceClosed():
-                raise error
+                self._closed(error, need)
             case Refused() if self._failures >= self._rules.refusals:
-                raise PlaceClosed(str(error), reason=error.reason)
+                self._closed(PlaceClosed(str(error), reason=error.reason), need)
             case _:
                 self.back_off(error=type(error).__name__)
+
+    def _closed(self, error: PlaceClosed, need: Need) -> None:
+        """Where there will be a thread, what cannot be said at the channel's top waits for that."""
+        picture = self._picture
+        if not picture.waits_for_thread or need.place != picture.place:
+            raise error
+        picture.opening.is_only_way = True
+        self.back_off(error=type(error).__name__, reason=error.reason)
 
     def _shorten(self, item: Item, remote: Remote) -> None:
         shorter = (item.limit or self._picture.limits(item).length) // 2

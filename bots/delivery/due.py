@@ -1,4 +1,6 @@
-"""What is due at a place: the steps that bring it to what its conversation says. Nothing is sent or stored here."""
+"""What is due at a place: the steps that bring it to what its conversation says, and those by which it gets its thread. Nothing is sent
+or stored here.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from enum import StrEnum
 from bots.delivery.history import Item
 from bots.delivery.outlet import Need
 from bots.delivery.picture import Picture, Twin
-from bots.delivery.plan import LONG_AGO, Remote, Want, all_shown, begin_of, shows
+from bots.delivery.plan import LONG_AGO, NEVER, Remote, Want, all_shown, begin_of, shows
 from bots.pacing import Rank, Urgency
 from bots.surface import Call
 from bots.view import View
@@ -86,13 +88,13 @@ class _Steps:
 
     def all(self) -> list[Step]:
         picture = self._picture
-        found = [self._step(Act.PART_TWINS, twin, due=twin.look_at) for twin in picture.twins]
+        found = [self._step(Act.PART_TWINS, twin, due=twin.look_at) for twin in picture.twins if not picture.is_uncertain]
         found += self._of_thread()
         found += self._of_items()
         if picture.target > picture.binding.cursor:
             found.append(self._step(Act.MOVE_CURSOR))
         if not found and picture.is_answered and picture.is_to_be_arranged:
-            found.append(self._step(Act.ARRANGE, due=picture.threading.not_before))
+            found.append(self._step(Act.ARRANGE, due=picture.arranging.not_before))
         return found
 
     def _of_thread(self) -> Iterator[Step]:
@@ -100,8 +102,8 @@ class _Steps:
         if picture.mark:
             yield self._step(Act.MARK)
         if picture.waits_for_thread:
-            since = picture.threading.since = picture.threading.since or self._now
-            yield self._step(Act.OPEN, rank=Rank.CONTROL, since=since, due=picture.threading.not_before)
+            since = picture.opening.since = picture.opening.since or self._now
+            yield self._step(Act.OPEN, rank=Rank.CONTROL, since=since, due=picture.opening.not_before)
 
     def _of_items(self) -> Iterator[Step]:
         may_post, is_answering = True, False
@@ -120,7 +122,7 @@ class _Steps:
 
     def _comes_with_thread(self, item: Item) -> bool:
         """The card is what a thread begins with, and nobody misses it before."""
-        return item.is_card and not item.remotes and self._picture.waits_for_thread
+        return item.is_card and not item.stands and self._picture.waits_for_thread
 
     def _may_follow(self, item: Item, wants: list[Want]) -> bool:
         """Whether what comes behind the item may be posted: all of it is there."""
@@ -139,16 +141,20 @@ class _Steps:
         for index in range(len(wants)):
             remote = item.remotes[index] if index < len(item.remotes) else None
             if remote is None or remote.unsent:
-                if all_shown(item.remotes[:index], wants[:index]) and (may_post or index):
-                    yield self._post(item, index, shown)
+                if all_shown(item.remotes[:index], wants[:index]) and (may_post or index) and (step := self._post(item, index, shown)):
+                    yield step
                 return
             yield from self._of_remote(item, index, remote, shown, wants)
 
     def _of_remote(self, item: Item, index: int, remote: Remote, shown: View | None, wants: list[Want]) -> Iterator[Step]:
         """For a part that was posted."""
         ended, want = shown is None or shown.ended, wants[index]
+        dies_at = None if ended or want.end is not None else self._picture.dies_at(item, remote)
+        has_text = dies_at is not None and shown is not None and bool(shown.text[begin_of(wants, index) : want.upto].strip())
         if remote.is_sending:
             yield self._step(Act.LOOK, item, index, rank=Rank.CONTROL, due=remote.look_at)
+        elif dies_at is not None and dies_at <= self._now and has_text and remote.is_blank:  # the text begins where people look for it
+            yield self._step(Act.DELETE, item, index)
         elif not shows(remote, want):
             rank = self._rank_of_edit(item, remote, want, ended=ended)
             due = remote.called_at + self._picture.limits(item).edit_seconds
@@ -156,9 +162,10 @@ class _Steps:
             yield self._step(Act.EDIT, item, index, rank=rank, since=item.unshown_since, due=due, call=call)
         elif remote.is_doubtful:
             yield self._step(Act.REPEAT, item, index, due=remote.doubtful_until)
-        elif shown and not ended and want.end is None and (dies_at := self._picture.dies_at(item, remote)) is not None:
-            has_text = shown.text[begin_of(wants, index) : want.upto].strip()
-            yield self._step(Act.CLOSE if has_text else Act.DELETE, item, index, due=dies_at)
+        elif dies_at is not None and has_text:
+            yield self._step(Act.CLOSE, item, index, due=dies_at)
+        elif dies_at is not None and self._picture.limits(item).old_seconds is None:  # what can be changed for ever may wait
+            yield self._step(Act.DELETE, item, index, due=dies_at)
 
     def _rank_of_edit(self, item: Item, remote: Remote, want: Want, *, ended: bool) -> Rank:
         if item.is_card:
@@ -169,14 +176,16 @@ class _Steps:
             return Rank.LIVE
         return Rank.CONTROL
 
-    def _post(self, item: Item, index: int, shown: View | None) -> Step:
+    def _post(self, item: Item, index: int, shown: View | None) -> Step | None:
+        """None where it may be posted in the thread alone, which is still to be made."""
+        posts_from = LONG_AGO if item.stands else self._picture.posts_from
+        if posts_from == NEVER:
+            return None
         ended = shown is None or shown.ended
         waits = not ended and index == 0 and shown is not None and not shown.text
         rank = Rank.CONTROL if item.is_card else Rank.FINAL if ended else Rank.LIVE if index else Rank.FIRST
         due = item.seen_at + self._picture.first_seconds if waits else item.seen_at
-        if not item.remotes:
-            due = max(due, self._picture.posts_from)
-        return self._step(Act.POST, item, index, rank=rank, since=item.seen_at, due=due)
+        return self._step(Act.POST, item, index, rank=rank, since=item.seen_at, due=max(due, posts_from))
 
     def _of_surplus(self, item: Item, wanted: int) -> Iterator[Step]:
         """The last first."""

@@ -55,6 +55,11 @@ class Item:
         return self.key == CARD
 
     @property
+    def stands(self) -> bool:
+        """Whether something of it was posted, or may have been: then all of it goes there."""
+        return not all(remote.unsent for remote in self.remotes)
+
+    @property
     def is_unfinished_reply(self) -> bool:
         return self.said is not None and self.said["role"] == Role.ASSISTANT and not MessageStatus(self.said["status"]).finished
 
@@ -109,13 +114,13 @@ async def read(
     return sorted((item for item in items if _belongs(item, binding)), key=lambda item: item.seq)
 
 
-async def answers(uow: UnitOfWork, binding: Binding, item: Item, thread: str) -> str:
-    """The remote id of what a person said in this thread, or at the channel's top, that a reply answers; empty for what answers nothing."""
+async def answers(uow: UnitOfWork, binding: Binding, item: Item) -> str:
+    """The remote id of what a person said at the channel's top that a reply answers; empty for what answers nothing."""
     if item.said is None or item.said["role"] != Role.ASSISTANT or not item.said["turn_id"]:
         return ""
     turn = await uow.turns.get(UUID(item.said["turn_id"]))
     rows = await uow.deliveries.of_binding(binding.id, [str(turn.user_message_id)]) if turn else []
-    return next((row.remote_id for row in rows if row.state is DeliveryState.THEIRS and row.thread == thread and row.remote_id), "")
+    return next((row.remote_id for row in rows if row.state is DeliveryState.THEIRS and not row.thread and row.remote_id), "")
 
 
 def _belongs(item: Item, binding: Binding) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -39,12 +40,13 @@ class Notes:
     async def announce(self, item: Item, index: int) -> None:
         """Before a part is posted, and before it is posted again: that whether it is there will not be known."""
         row = item.remotes[index].row if index < len(item.remotes) else self._new(item, index)
+        row = replace(row, thread=self._picture.place_of(item).thread, sent_at=self._services.clock.now())
 
         async def note(uow: UnitOfWork) -> Delivery:
-            announced = replace(row, sent_at=self._services.clock.now())
-            await uow.deliveries.put(announced)
-            item.answers = await history.answers(uow, self._picture.binding, item, row.thread) or self._picture.root
-            return announced
+            await uow.deliveries.put(row)
+            if index == 0 and not row.thread:
+                item.answers = await history.answers(uow, self._picture.binding, item) or self._picture.root
+            return row
 
         announced = await self._write(note)
         if index < len(item.remotes):
@@ -58,10 +60,20 @@ class Notes:
         await self._write(lambda uow: uow.deliveries.put(row))
         item.remotes[index] = Remote(row, unsent=True)
 
-    async def found(self, remote: Remote, remote_id: str) -> None:
+    async def found(self, remote: Remote, remote_id: str) -> bool:
+        """What was posted is there; False where that remote message is noted as another one by now."""
         row = replace(remote.row, remote_id=remote_id, state=DeliveryState.LIVE)
-        await self._write(lambda uow: uow.deliveries.put(row))
+
+        async def note(uow: UnitOfWork) -> bool:
+            if await uow.deliveries.at(self._picture.place, remote_id):
+                return False
+            await uow.deliveries.put(row)
+            return True
+
+        if not await self._write(note):
+            return False
         remote.row = row
+        return True
 
     async def sent(self, item: Item, index: int, wants: Sequence[Want], remote_id: str) -> None:
         """A part was posted or closed; and where nothing is left to be done for its message, that, too."""
@@ -105,10 +117,13 @@ class Notes:
 
     async def opened(self, thread: str, arranged: str) -> None:
         """Raises PlaceClosed where somebody has begun another conversation in the thread meanwhile."""
+        binding = self._picture.binding
         try:
-            await self._bound(thread=thread, opened=True, arranged=arranged)
+            opened = await self._write(lambda uow: uow.bindings.open(binding.id, thread, arranged))
         except Conflict:
             raise PlaceClosed("This thread shows another conversation already.", reason="place_taken") from None
+        if opened:  # by somebody who wrote there, it may be
+            self._picture.binding = replace(binding, thread=opened.thread, opened=True, arranged=opened.arranged)
 
     async def arranged(self, how: str) -> None:
         """How the thread looks, or that something is to be done about it, or that nothing can be."""
@@ -121,15 +136,17 @@ class Notes:
 
     async def others(self, twin: Twin) -> set[str]:
         """What is known to be in the channel since the twin was posted, and was not posted with its nonce."""
-        async with self._services.storage.read() as uow:
+
+        async def look(uow: UnitOfWork) -> set[str]:
             known = await uow.deliveries.known_since(twin.place.account, twin.place.channel, twin.since - _CLOCKS_DIFFER)
             rows = await uow.deliveries.of_binding(self._picture.binding.id, [twin.item])
-        return known - {row.remote_id for row in rows if row.nonce == twin.nonce and row.remote_id}
+            return known - {row.remote_id for row in rows if row.nonce == twin.nonce and row.remote_id}
+
+        return await self._read(look)
 
     async def posted_with(self, item: str, nonce: UUID) -> Delivery | None:
         """The part whose post bore this nonce."""
-        async with self._services.storage.read() as uow:
-            rows = await uow.deliveries.of_binding(self._picture.binding.id, [item])
+        rows = await self._read(lambda uow: uow.deliveries.of_binding(self._picture.binding.id, [item]))
         return next((row for row in rows if row.nonce == nonce), None)
 
     async def ended(self, reason: str) -> str | None:
@@ -165,15 +182,28 @@ class Notes:
         await self._write(lambda uow: uow.bindings.update(self._picture.binding.id, **changes))
         self._picture.binding = replace(self._picture.binding, **changes)
 
+    async def _read(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+        return await self._again_and_again(self._services.storage.read, work)
+
     async def _write(self, work: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
-        """A transaction of the lease's holder, again and again while the database is away."""
+        """A transaction of the lease's holder."""
+
+        async def fenced(uow: UnitOfWork) -> _T:
+            await uow.account_leases.fence(self._outlet.held.lease)
+            if await uow.bindings.get(self._picture.binding.id) is None:
+                self._picture.is_deleted = True
+                raise Over
+            return await work(uow)
+
+        return await self._again_and_again(self._services.storage.write, fenced)
+
+    async def _again_and_again(
+        self, begin: Callable[[], AbstractAsyncContextManager[UnitOfWork]], work: Callable[[UnitOfWork], Awaitable[_T]]
+    ) -> _T:
+        """While the database is away."""
         while True:
             try:
-                async with self._services.storage.write() as uow:
-                    await uow.account_leases.fence(self._outlet.held.lease)
-                    if await uow.bindings.get(self._picture.binding.id) is None:
-                        self._picture.is_deleted = True
-                        raise Over
+                async with begin() as uow:
                     return await work(uow)
             except StorageUnavailable as error:
                 _log.warning("delivery.storage_unavailable", reason=str(error))

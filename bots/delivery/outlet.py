@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -29,6 +30,8 @@ class DeliveryRules:
     """So long after a repeated post it is looked for once more whether the first one happened, too."""
     open_seconds: float = 3.0
     """So long new messages wait for their thread to be made."""
+    open_call_seconds: float = 3.0
+    """So long an answer is waited for when a thread is made: nothing else is sent to the place meanwhile."""
     threadless_seconds: float = 600.0
     """So long no thread is made in a channel after one was refused there."""
     backoff_seconds: float = 1.0
@@ -77,6 +80,9 @@ class Outlet:
         self._closed_until = 0.0
         self._threadless_until: dict[str, float] = {}
         """Channels in which no thread is made for a while."""
+        self._posting: dict[asyncio.Task[Any], Place] = {}
+        """The posts that are under way, with their notes."""
+        self._looking = WeakValueDictionary[Place, asyncio.Lock]()
 
     async def serves(self, channel: str) -> bool:
         """Whether the operator wants the bot in this channel. Raises a SurfaceError where the platform does not tell."""
@@ -124,9 +130,24 @@ class Outlet:
         """None can be made there. All who want one need not ask at once, but people may allow it any time."""
         self._threadless_until[channel] = _now() + self.rules.threadless_seconds
 
-    async def finish(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Makes a call that is not cancelled in its middle: whoever is cancelled meanwhile waits for its end."""
+    def looking(self, place: Place) -> asyncio.Lock:
+        """Held while posts are looked for there, until what was found is noted: otherwise two could take the same message for theirs."""
+        return self._looking.setdefault(place, asyncio.Lock())
+
+    async def posts_noted(self, place: Place) -> None:
+        """Waits until the posts that are under way there are noted: what was found may be one of them."""
+        if there := [task for task, at in self._posting.items() if at == place]:
+            await asyncio.wait(there)
+
+    async def finish(self, call: Coroutine[Any, Any, _T], *, posts_to: Place | None = None) -> _T:
+        """Makes a call that is not cancelled in its middle: whoever is cancelled meanwhile waits for its end.
+
+        A call that `posts_to` a place notes what it posted.
+        """
         task = asyncio.create_task(call, name="delivery.call")
+        if posts_to:
+            self._posting[task] = posts_to
+            task.add_done_callback(self._posting.pop)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -10,9 +10,9 @@ from bots import view
 from bots.delivery import history
 from bots.delivery.history import Item, LeftOut
 from bots.delivery.outlet import Outlet
-from bots.delivery.plan import LONG_AGO, Remote, Want, all_shown, wanted
+from bots.delivery.plan import LONG_AGO, NEVER, Remote, Want, all_shown, wanted
 from bots.delivery.status import Status
-from bots.delivery.threads import Arrangement, Progress, arrangement
+from bots.delivery.threads import Attempts, Opening, arrangement
 from bots.services import Services
 from bots.surface import Call, Limits
 from bots.view import View
@@ -49,9 +49,10 @@ class Picture:
         self.is_deleted = False
         self.not_before = 0.0
         """Nothing is done before this time, as something failed."""
-        self.arrangement = Arrangement(title="")
+        self.arrangement = arrangement(None)
         """How the place's thread is to look."""
-        self.threading = Progress()
+        self.opening = Opening()
+        self.arranging = Attempts()
         self._services = services
         self._outlet = outlet
         self._rules = outlet.rules
@@ -176,7 +177,10 @@ class Picture:
 
     def place_of(self, item: Item) -> Place:
         """Where it stands: all of it where its first part was posted, although a thread may have been made since."""
-        return replace(self.place, thread=item.remotes[0].row.thread) if item.remotes else self.place
+        # Who knows of no threads that must be made does not note them: an older version.
+        if not item.stands or not self._outlet.surface.makes_threads:
+            return self.place
+        return replace(self.place, thread=next(remote.row.thread for remote in item.remotes if not remote.unsent))
 
     def dies_at(self, item: Item, remote: Remote) -> float | None:
         """When the platform lets a message not be changed any more, by the event loop's clock."""
@@ -209,15 +213,17 @@ class Picture:
     @property
     def waits_for_thread(self) -> bool:
         """Whether one will be made, as far as is known."""
-        return bool(self.root) and not self.threading.is_impossible and self._outlet.may_make_thread(self.place.channel)
+        return bool(self.root) and not self.opening.is_impossible and self._outlet.may_make_thread(self.place.channel)
 
     @property
     def posts_from(self) -> float:
         """New messages wait for the thread that is being made, but not for long: then they go to the channel's top."""
-        if not self.waits_for_thread or self.threading.since is None:
+        if not self.waits_for_thread or self.opening.since is None:
             return LONG_AGO
-        until = self.threading.since + self._rules.open_seconds
-        return until if self.threading.not_before < until else LONG_AGO
+        if self.opening.is_only_way:
+            return NEVER
+        until = self.opening.since + self._rules.open_seconds
+        return until if self.opening.not_before < until else LONG_AGO
 
     @property
     def mark(self) -> str | None:
@@ -249,6 +255,11 @@ class Picture:
                     break
                 target = max(target, item.seq)
         return target
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it is not known of some post whether it happened."""
+        return any(remote.is_sending and not remote.unsent for item in self.items for remote in item.remotes)
 
     def is_complete(self, item: Item, shown: View | None, wants: Sequence[Want]) -> bool:
         """Whether all of a message is there in its final form."""

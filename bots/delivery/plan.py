@@ -11,6 +11,7 @@ from bots.view import View
 from core.models import Delivery, DeliveryState
 
 LONG_AGO = float("-inf")
+NEVER = float("inf")
 _LINE_MARKUP = 5
 """At most so much stands around the speaker and around each note: a line's end, and what makes it bold or small."""
 _GOES_ON = "The text goes on. All of it comes as a file once it has ended."
@@ -41,6 +42,11 @@ class Remote:
     @property
     def is_sending(self) -> bool:
         return self.row.state is DeliveryState.SENDING
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is known to show no text."""
+        return self.part is not None and not self.part.text
 
     @property
     def is_doubtful(self) -> bool:

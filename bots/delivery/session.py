@@ -32,6 +32,8 @@ from core.models import Binding
 
 _IN_CIRCLES = 3
 """So often a step that needs no call may be taken before anything else happens."""
+_EARLY = 1e-6
+"""Seconds. The event loop may end a wait by its clock's resolution too early."""
 _log = structlog.get_logger()
 
 
@@ -120,7 +122,7 @@ class Session:
                 if self._picture.is_stale:
                     await self._refresh()
                 steps = due.steps(self._picture) if self._picture.is_known else []
-                now = _now()  # one and the same for all: what is not due yet here is waited for below
+                now = _now() + _EARLY  # one and the same for all: what is not due yet here is waited for below
                 if await self._take_one_of(steps, now):
                     continue
                 if self._picture.is_known:

@@ -37,6 +37,8 @@ class StatusLine:
         self._changed = asyncio.Event()
         self._shown: Status | None = IDLE
         """None where it is not known."""
+        self._fades = False
+        """Whether the platform may have taken it back."""
 
     @property
     def is_idle(self) -> bool:
@@ -54,30 +56,41 @@ class StatusLine:
         """Until cancelled."""
         while True:
             self._changed.clear()
-            if self._is_right():
+            wanted = self._doing()
+            if wanted is None or self._is_right(wanted):
                 await self._rest()
-                continue
-            await self._outlet.granted(Call.STATUS, self._place(), Rank.CONTROL)
-            await self._outlet.ready()
-            if (wanted := self._doing()) and wanted != self._shown:
-                await self._show(wanted)
+            elif not self._can_show(wanted):  # what was shown goes by itself
+                await self._now_shown(wanted)
             else:
-                self._outlet.give_back(Call.STATUS, self._place())
+                await self._outlet.granted(Call.STATUS, self._place(), Rank.LIVE if wanted == self._shown else Rank.CONTROL)
+                await self._outlet.ready()
+                await self._show_now()
 
-    def _is_right(self) -> bool:
-        wanted = self._doing()
-        return wanted is None or wanted == self._shown
+    def _is_right(self, wanted: Status) -> bool:
+        return wanted == self._shown and not self._fades
+
+    def _can_show(self, status: Status) -> bool:
+        return status[0] in self._outlet.surface.statuses
 
     async def _rest(self) -> None:
         """Until it changes, or until the platform may have taken it back."""
+        is_shown = self._shown is not None and self._shown != IDLE and self._can_show(self._shown)
         try:
-            async with asyncio.timeout(None if self.is_idle else self._outlet.surface.limits(self._place()).status_seconds):
+            async with asyncio.timeout(self._outlet.surface.limits(self._place()).status_seconds if is_shown else None):
                 await self._changed.wait()
         except TimeoutError:
-            self.may_be_shown()
+            self._fades = True
+
+    async def _show_now(self) -> None:
+        """What it is by now."""
+        wanted = self._doing()
+        if wanted and self._can_show(wanted) and not self._is_right(wanted):
+            await self._show(wanted)
+        else:
+            self._outlet.give_back(Call.STATUS, self._place())
 
     async def _show(self, wanted: Status) -> None:
-        if wanted != IDLE:
+        if wanted != IDLE and AgentStatus.IDLE in self._outlet.surface.statuses:
             await self._note(is_shown=True)
         self.may_be_shown()
         try:
@@ -94,13 +107,16 @@ class StatusLine:
             return
         except SurfaceError as error:
             _log.info("delivery.status_not_shown", error=type(error).__name__)
-        self._shown = wanted
-        if wanted == IDLE:
+        await self._now_shown(wanted)
+
+    async def _now_shown(self, status: Status) -> None:
+        self._shown, self._fades = status, False
+        if status == IDLE:
             await self._note(is_shown=False)
 
     async def take_back(self) -> None:
         """Where nothing can be noted any more."""
-        if not self.is_idle:
+        if not self.is_idle and self._can_show(IDLE):
             with suppress(SurfaceError):
                 await self._outlet.ready()
                 await self._outlet.finish(self._outlet.surface.show_status(self._place(), *IDLE))

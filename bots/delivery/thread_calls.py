@@ -10,7 +10,7 @@ from bots.delivery.due import Act, Step
 from bots.delivery.notes import Notes
 from bots.delivery.outlet import Outlet
 from bots.delivery.picture import Picture
-from bots.delivery.threads import Progress
+from bots.delivery.threads import Attempts
 from bots.surface import AccountClosed, Busy, Call, MessageGone, NoThread, PlaceClosed, Refused, SurfaceError, TooLong, Unclear, Unreachable
 
 _log = structlog.get_logger()
@@ -39,33 +39,35 @@ class ThreadCalls:
     async def _open(self) -> None:
         picture, wanted = self._picture, self._picture.arrangement
         try:
-            thread = await self._outlet.finish(self._made(picture.root, wanted.title))
+            thread = await self._outlet.finish(self._made(picture.root, wanted.ref if picture.opening.by_ref else wanted.title))
         except SurfaceError as error:
             self._not_opened(error)
             return
-        picture.threading = Progress()
         await self._notes.opened(thread, replace(wanted, archived=False).noted if self._surface.makes_threads else "")
 
     async def _made(self, root: str, title: str) -> str:
         """What was broken off here may happen all the same; to ask again gives the same thread."""
         try:
-            async with asyncio.timeout(self._rules.open_seconds):
+            async with asyncio.timeout(self._rules.open_call_seconds):
                 return await self._surface.open(self._picture.place, root, title)
         except TimeoutError:
             raise Unclear("No answer.") from None
 
     def _not_opened(self, error: SurfaceError) -> None:
+        opening = self._picture.opening
         match error:
             case PlaceClosed():
                 raise error
-            case NoThread():
+            case NoThread(because_of="channel"):
                 self._outlet.refuse_threads(self._picture.place.channel)
-            case MessageGone() | TooLong():
-                self._picture.threading.is_impossible = True
-            case Refused() if self._picture.threading.failures >= self._rules.refusals:
-                self._picture.threading.is_impossible = True
+            case NoThread(because_of="title") if not opening.by_ref:
+                opening.by_ref = True
+            case NoThread() | MessageGone() | TooLong():
+                opening.is_impossible = True
+            case Refused() if opening.failures >= self._rules.refusals:
+                opening.is_impossible = True
             case _:
-                self._later(error, Call.OPEN)
+                self._later(error, Call.OPEN, opening)
         _log.info("delivery.thread_not_made", binding_id=str(self._picture.binding.id), error=type(error).__name__)
 
     async def _arrange(self) -> None:
@@ -73,18 +75,17 @@ class ThreadCalls:
         try:
             await self._outlet.finish(self._surface.arrange(picture.place, wanted.title, archived=wanted.archived))
         except (Busy, Unclear, Unreachable, AccountClosed) as error:
-            self._later(error, Call.ARRANGE)
+            self._later(error, Call.ARRANGE, picture.arranging)
             return
         except SurfaceError as error:  # people may not want it, and can do it themselves
             _log.info("delivery.thread_not_arranged", binding_id=str(picture.binding.id), error=type(error).__name__)
-        picture.threading = Progress()
+        picture.arranging = Attempts()
         await self._notes.arranged(wanted.noted)
 
-    def _later(self, error: SurfaceError, call: Call) -> None:
+    def _later(self, error: SurfaceError, call: Call, attempts: Attempts) -> None:
         """It is tried again, later each time. Nothing else waits for that."""
-        threading = self._picture.threading
-        threading.failures += 1
-        seconds = min(self._rules.backoff_seconds * 2 ** min(threading.failures - 1, 16), self._rules.backoff_limit_seconds)
+        attempts.failures += 1
+        seconds = min(self._rules.backoff_seconds * 2 ** min(attempts.failures - 1, 16), self._rules.backoff_limit_seconds)
         seconds *= random.uniform(0.75, 1.25)
         match error:
             case Busy():
@@ -92,4 +93,4 @@ class ThreadCalls:
                 seconds = error.retry_after
             case AccountClosed():
                 self._outlet.close(error)
-        threading.not_before = asyncio.get_running_loop().time() + seconds
+        attempts.not_before = asyncio.get_running_loop().time() + seconds

@@ -9,7 +9,8 @@ import discord
 
 from bots.discord.client import Client
 from bots.discord.config import DiscordConfig
-from bots.discord.failures import translated
+from bots.discord.failures import NO_API, translated
+from bots.surface import AccountClosed
 
 PERMISSIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -58,7 +59,10 @@ class Served(Protocol):
 async def signed_in(client: Client) -> SignedIn:
     """Signs the client in, and asks Discord who it is; raises a SurfaceError. It can be called again."""
     with translated():
-        await client.enter()
+        try:
+            await client.enter()
+        except discord.NotFound:
+            raise AccountClosed(NO_API, reason="404") from None
     application = client.application
     assert client.user
     assert application

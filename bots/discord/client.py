@@ -1,11 +1,12 @@
 """The client that calls Discord: discord.py's, but that it never repeats a call by itself and never waits out a limit. That is decided by
 who calls."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -23,6 +24,8 @@ from bots.discord.config import DiscordConfig
 from bots.discord.limiter import Limiter
 from core.logs import place_of
 
+_CLOSE_SECONDS = 2.0
+"""So long whoever is at the other end of a connection may take to see that it ends."""
 _UPLOAD = "application/octet-stream"
 _log = structlog.get_logger()
 
@@ -32,15 +35,23 @@ class Client(discord.Client):
 
     http: "PromptHTTPClient"
 
-    def __init__(self, config: DiscordConfig, *, intents: discord.Intents | None = None, limiter: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        config: DiscordConfig,
+        *,
+        intents: discord.Intents | None = None,
+        limiter: Limiter | None = None,
+        heartbeat_timeout: float = 60.0,
+    ) -> None:
         self._config = config
-        self._limiter = limiter or Limiter()
+        self._limiter = limiter or Limiter(reads=config.rules.reads)
         super().__init__(
             intents=intents or discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
             max_messages=None,
             chunk_guilds_at_startup=False,
             member_cache_flags=discord.MemberCacheFlags.none(),
+            heartbeat_timeout=heartbeat_timeout,
         )
 
     @property
@@ -74,6 +85,25 @@ class PromptHTTPClient(HTTPClient):
         await self.close()  # what an earlier attempt left
         self.connector = MISSING
         return await super().static_login(token)
+
+    async def close(self) -> None:
+        if self._session is not MISSING and (connector := self._session.connector):
+            # Without a farewell to those who may not hear it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await connector.close(abort_ssl=True)
+        await super().close()
+
+    async def ws_connect(self, url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
+        # As discord.py does it, which waits half a minute for a peer that is silent to say goodbye.
+        return await self._session.ws_connect(
+            url,
+            max_msg_size=0,
+            timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
+            autoclose=False,
+            headers={"User-Agent": self.user_agent},
+            compress=compress,
+        )
 
     async def request(
         self,

@@ -66,12 +66,13 @@ class Tree(app_commands.CommandTree[discord.Client]):
         return [command.to_dict(self) for command in self.get_commands()]
 
 
-async def synced(client: discord.Client, described: Sequence[JSON]) -> bool:
+async def synced(tree: Tree) -> bool:
     """Tells Discord which commands there are, if it has others; False where that failed."""
+    client, described = tree.client, tree.described()
     assert client.application_id
     try:
         with translated():
-            registered: Sequence[Any] = await client.http.get_global_commands(client.application_id)
+            registered: Sequence[Any] = await client.http.get_global_commands(client.application_id) or ()
             if _compared(registered, described) != _compared(described, registered):
                 kept = [dict(each) for each in registered if each.get("type") == _ENTRY_POINT]
                 await client.http.bulk_upsert_global_commands(client.application_id, payload=[*described, *kept])
@@ -96,7 +97,7 @@ def _compared_to(command: JSON, other: JSON) -> JSON:
 
 
 def _name(command: JSON) -> tuple[int, str]:
-    return command.get("type") or 1, command["name"]
+    return command.get("type") or 1, command.get("name") or ""
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
 """Who and what there is in the guilds that are served: people, channels and roles, as Discord's API tells when it is asked."""
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import discord
@@ -13,11 +12,18 @@ from bots.discord.config import DiscordConfig
 from bots.discord.failures import UNKNOWN_MEMBER, UNKNOWN_USER, calling
 from bots.discord.text import mentions
 from bots.remembered import Remembered
-from bots.surface import ChannelKind, Profile, SurfaceError
+from bots.surface import Busy, ChannelKind, Profile, SurfaceError
 
 _NAME_SECONDS = 600.0
 _KIND_SECONDS = 60.0  # a channel may be made private at any time
 _GUILDS_SECONDS = 60.0
+_MEMBER_SECONDS = 60.0  # somebody may lose a role at any time
+_SEARCH_SECONDS = 1.0
+"""Before it goes on."""
+_SEARCHED = 20
+"""Guilds in which a person is looked for at once."""
+_LOOKED_UP = 20
+"""Names that are looked up for one text."""
 _FOREVER = float("inf")
 _NOBODY_THERE = frozenset({UNKNOWN_MEMBER, UNKNOWN_USER, 10004, 50001})
 """The person is not in the guild, or the bot is not."""
@@ -41,8 +47,11 @@ class Directory:
         self._kinds = Remembered[ChannelKind](_KIND_SECONDS, now)
         self._everyone = Remembered[int](_KIND_SECONDS, now)
         self._served = Remembered[frozenset[str]](_GUILDS_SECONDS, now)
+        self._members = Remembered[tuple[str, JSON]](_MEMBER_SECONDS, now)
         self._homes = Remembered[str](_FOREVER, now)
+        self._searched = Remembered[frozenset[str]](_MEMBER_SECONDS, now)
         self._guilds = Remembered[str](_FOREVER, now)
+        self._changes = 0
 
     # --- people ---
 
@@ -50,16 +59,28 @@ class Directory:
         async with calling(self._seconds):
             return await self._profile(person)
 
+    def met(self, person: str, guild: str, member: JSON | None = None) -> None:
+        """Somebody did something in a guild. `member`: as Discord described them there just now."""
+        self._homes.put(person, guild)
+        if member is not None:
+            self._members.put(person, (guild, member))
+
     async def _profile(self, person: str) -> Profile:
         found: Profile | None = None
-        for guild in await self._where(person):
-            member = await self._member(guild, person)
-            if member is None:
-                continue
-            found = self._as_profile(person, member)
-            if found.member:
-                self._homes.put(person, guild)
-                break
+        searched = self._searched.get(person) or frozenset()
+        left = [guild for guild in await self._where(person) if guild not in searched]
+        for guild in left[:_SEARCHED]:
+            if member := await self._member(guild, person):
+                found = self._as_profile(person, member)
+                if found.member:
+                    self._homes.put(person, guild)
+                    break
+            searched |= {guild}
+            self._searched.put(person, searched)
+        else:
+            if len(left) > _SEARCHED:
+                raise Busy(_SEARCH_SECONDS)  # whoever asks again goes on from here
+        self._searched.put(person, frozenset())
         if found is None:
             user = await self._user(person)
             found = Profile(external_id=person, name=_name(user) or person, member=False, refusal=_STRANGER)
@@ -81,8 +102,7 @@ class Directory:
         return sorted(await self._served_guilds(), key=lambda guild: (guild != home, int(guild)))
 
     async def _served_guilds(self) -> frozenset[str]:
-        if self._config.guilds:
-            return self._config.guilds
+        """Those that the bot is in."""
         known = self._served.get("")
         if known is None:
             known = await find_served_guilds(self._client, self._config, self._who)
@@ -90,6 +110,9 @@ class Directory:
         return known
 
     async def _member(self, guild: str, person: str) -> JSON | None:
+        there, described = self._members.get(person) or ("", {})
+        if there == guild:
+            return described
         try:
             return {**await self._client.http.get_member(guild, person)}
         except discord.HTTPException as error:
@@ -110,9 +133,19 @@ class Directory:
         if known is not None:
             return known
         async with calling(self._seconds):
-            kind = await self._kind(channel, thread)
+            while True:
+                asked_at = self._changes
+                kind = await self._kind(channel, thread)
+                if asked_at == self._changes:  # otherwise it may be what it was before
+                    break
         self._kinds.put(thread or channel, kind)
         return kind
+
+    def forget_kinds(self) -> None:
+        """Who may read which channel has changed, or may have."""
+        self._changes += 1
+        self._kinds.clear()
+        self._everyone.clear()
 
     async def _kind(self, channel: str, thread: str) -> ChannelKind:
         if thread and (await self._channel(thread))["type"] == _PRIVATE_THREAD:
@@ -157,6 +190,11 @@ class Directory:
         """In which guild a channel or thread is; empty: a direct message."""
         self._guilds.put(channel, guild)
 
+    def learn_names(self, names: Mapping[str, str]) -> None:
+        """Of people, channels and roles, as Discord told them, by id."""
+        for identity, name in names.items():
+            self._names.put(identity, name)
+
     def guild_of(self, channel: str) -> str:
         """Empty where it is a direct message, or not known."""
         known = self._guilds.get(channel)
@@ -167,41 +205,43 @@ class Directory:
     # --- names ---
 
     async def names_in(self, text: str) -> Mapping[str, str]:
-        """Of those whom a message's content mentions, by id; without those that Discord does not tell."""
+        """Of those whom a message's content mentions, by id; without those that Discord does not tell, or not in time."""
         found = mentions(text)
-        asked = (
-            *((each, self.name(each)) for each in found.users),
-            *((each, self._role_name(each)) for each in found.roles),
-            *((each, self._channel_name(each)) for each in found.channels),
-        )
-        names = await asyncio.gather(*(name for _, name in asked))
-        return {identity: name for (identity, _), name in zip(asked, names, strict=True) if name}
-
-    async def name(self, person: str) -> str:
-        """Empty where Discord does not tell: a name is not worth a message that does not arrive."""
-        try:
-            return self._names.get(person) or (await self.profile(person)).name
-        except SurfaceError:
-            return ""
-
-    async def _channel_name(self, channel: str) -> str:
-        if known := self._names.get(channel):
-            return known
+        ways: Mapping[str, Callable[[str], Awaitable[str]]] = {
+            **dict.fromkeys(sorted(found.users), self._person_name),
+            **dict.fromkeys(sorted(found.channels), self._channel_name),
+            **dict.fromkeys(sorted(found.roles), self._role_name),
+        }
+        unknown = [identity for identity in ways if self._names.get(identity) is None]
         try:
             async with calling(self._seconds):
-                return str((await self._channel(channel)).get("name") or "")
+                for identity in unknown[:_LOOKED_UP]:
+                    self._names.put(identity, await ways[identity](identity))
         except SurfaceError:
+            pass  # a name is not worth a message that does not arrive
+        return {identity: name for identity in ways if (name := self._names.get(identity))}
+
+    async def name(self, person: str) -> str:
+        """Empty where Discord does not tell."""
+        return (await self.names_in(f"<@{person}>")).get(person, "")
+
+    async def _person_name(self, person: str) -> str:
+        """As people call them where they were met last. Empty for an id that nobody has."""
+        for guild in (await self._where(person))[:1]:
+            if member := await self._member(guild, person):
+                return self._as_profile(person, member).name
+        return _name(await self._user(person))
+
+    async def _channel_name(self, channel: str) -> str:
+        try:
+            return str((await self._channel(channel)).get("name") or "")
+        except (discord.Forbidden, discord.NotFound):
             return ""
 
     async def _role_name(self, role: str) -> str:
-        if known := self._names.get(role):
-            return known
-        try:
-            async with calling(self._seconds):
-                for guild in await self._served_guilds():
-                    await self._read_guild(guild)
-        except SurfaceError:
-            pass
+        for guild in sorted(await self._served_guilds(), key=int)[:_SEARCHED]:
+            if self._everyone.get(guild) is None:
+                await self._read_guild(guild)
         return self._names.get(role) or ""
 
 

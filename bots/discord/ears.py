@@ -15,6 +15,8 @@ from bots.discord.spots import Spots
 from core.logs import place_of
 from core.models import JSON
 
+_PERMISSIONS = frozenset({"CHANNEL_UPDATE", "GUILD_UPDATE", "GUILD_ROLE_CREATE", "GUILD_ROLE_UPDATE", "GUILD_ROLE_DELETE"})
+"""By these somebody may read along who could not before, or cannot any more."""
 Parse = Callable[[Any], None]
 _log = structlog.get_logger()
 
@@ -63,6 +65,8 @@ class Ears:
             "MESSAGE_DELETE_BULK": self._all_deleted,
         }
         both = {name: [heard[name], parse] if name in heard else [parse] for name, parse in parsers.items()}
+        for name in _PERMISSIONS & both.keys():
+            both[name].insert(0, self._permissions_are_others)
         parsed = {name: _safely(name, *steps) for name, steps in {**both, **{name: [parse] for name, parse in messages.items()}}.items()}
         return {**parsed, "READY": _both(self._ready, parsers["READY"])}  # without which no session is one
 
@@ -78,6 +82,7 @@ class Ears:
 
     def _begin(self, *, anew: bool) -> None:
         self.hears = True
+        self._listening.surface.forget_kinds()
         _log.info("discord.connected", guilds=len(self._guilds), resumed=not anew)
         self._catch_up.begin(["", *sorted(self._guilds)], self._may_read, anew=anew)
 
@@ -89,6 +94,7 @@ class Ears:
             return
         self._spots.learn([*data.get("channels", ()), *data.get("threads", ())], guild)
         self._spots.learn_roles(data.get("roles", ()), guild)
+        self._listening.surface.learn(guild, data.get("channels", ()), data.get("roles", ()))
         is_new, was_away = guild not in self._guilds, guild in self._away
         self._guilds.add(guild)
         self._away.discard(guild)
@@ -105,15 +111,21 @@ class Ears:
     def _channel_is_there(self, data: JSON) -> None:
         if guild := str(data.get("guild_id") or ""):
             self._spots.learn([data], guild)
+            self._listening.surface.learn(guild, [data])
 
     def _threads_are_there(self, data: JSON) -> None:
         self._spots.learn(data.get("threads", ()), str(data["guild_id"]))
+
+    def _permissions_are_others(self, _data: JSON) -> None:
+        self._listening.surface.forget_kinds()
 
     # --- messages ---
 
     def _said(self, data: JSON) -> None:
         if data["author"]["id"] == self._listening.who.bot_user_id and data.get("nonce") is not None:
             self._listening.surface.heard(str(data["nonce"]), str(data["id"]))
+        if data.get("guild_id") and data.get("member"):
+            self._listening.surface.met(str(data["author"]["id"]), str(data["guild_id"]), {**data["member"], "user": data["author"]})
         self._hear("said", data, data)
 
     def _edited(self, data: JSON) -> None:

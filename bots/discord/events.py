@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from bots.surface import Edited, Event, Promoted, RemoteFile, Removed, Said
 from core.models import JSON
+from core.text import utf16_cut
 
 _DEFAULT, _REPLY = 0, 19
 _SAID = frozenset({_DEFAULT, _REPLY})
@@ -20,6 +21,8 @@ _THREADS = frozenset({10, 11, 12})
 """The types of channels that are threads."""
 _KEPT = ("id", "type", "content", "edited_timestamp", "webhook_id", "mention_everyone")
 _KEPT_OF_FILES = ("id", "filename", "content_type", "size", "url")
+_QUOTED_UNITS = 4_000
+"""Of the message that another one replies to, so much is stored with it."""
 _EPOCH = 1_420_070_400_000
 """Milliseconds: ids count from here."""
 _ID = re.compile(r"[0-9]{1,20}")
@@ -90,10 +93,21 @@ def kept(message: JSON, roles: Collection[str] = ()) -> JSON:
         small["attachments"] = files
     if reference.get("type", 0) != _FORWARD and message.get("type") == _REPLY and reference.get("message_id"):
         small["answers"] = reference["message_id"]
-        small["answered"] = ((message.get("referenced_message") or {}).get("author") or {}).get("id")
+        answered = message.get("referenced_message") or {}
+        small["answered"] = (answered.get("author") or {}).get("id")
+        if answered.get("type") in _SAID and (text := _shown(answered)):
+            name = names_in(message).get(answered["author"]["id"]) or _name(answered["author"], {})
+            small["quoted"] = [name, utf16_cut(text, _QUOTED_UNITS)]
+    if names := {**names_in(message.get("referenced_message") or {}), **names_in(message)}:
+        small["names"] = names
     if extra := "\n".join(_besides(message)):
         small["extra"] = extra
     return small
+
+
+def names_in(message: JSON) -> dict[str, str]:
+    """Of those whom a message mentions, by id."""
+    return {str(each["id"]): _name(each, each.get("member") or {}) for each in message.get("mentions") or ()}
 
 
 def key(payload: JSON) -> str:
@@ -144,6 +158,16 @@ def _files(message: JSON) -> Iterator[JSON]:
         for file in holder.get("attachments") or ():
             described = {name: file[name] for name in _KEPT_OF_FILES if file.get(name) is not None}
             yield {**described, "channel_id": message.get("channel_id"), "message_id": message["id"]}
+
+
+def _name(user: JSON, member: JSON) -> str:
+    return str(member.get("nick") or user.get("global_name") or user.get("username") or "somebody")
+
+
+def _shown(message: JSON) -> str:
+    """What another message says, its files by name alone."""
+    files = (f"[file: {each.get('filename') or 'file'}]" for each in message.get("attachments") or ())
+    return "\n".join(filter(None, (message.get("content"), *_besides(message), *files)))
 
 
 def _forwarded(message: JSON) -> Iterator[JSON]:
@@ -205,8 +229,16 @@ def _said(payload: JSON, bot: str) -> Said:
         to_others=bool(to_others) or answered not in (None, bot, author),
         files=tuple(map(_file, message.get("attachments", ()))),
         answers=_id(message["answers"]) if message.get("answers") else "",
+        answered=_quoted(message),
         at=time_of(int(message["id"])),
     )
+
+
+def _quoted(message: JSON) -> tuple[str, str] | None:
+    if not message.get("quoted"):
+        return None
+    name, text = message["quoted"]
+    return str(name), str(text)
 
 
 def _file(file: JSON) -> RemoteFile:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Literal
 
 import aiohttp
 import discord
@@ -80,6 +81,8 @@ _NO_KIND = "In this kind of channel there are no threads."
 _NO_ROOT = "Discord takes no thread on a message of this kind."
 _MANY = "This server has as many active threads as Discord allows. Archive some."
 _TITLE = "This server does not allow the words in the thread's title."
+_UNKNOWN = "Discord did not make a thread here."
+_BECAUSE_OF: Mapping[str, Literal["root", "title"]] = {_NO_ROOT: "root", _UNKNOWN: "root", _TITLE: "title"}
 THREADS: Mapping[int, str] = {
     **dict.fromkeys((50001, 50013, 160002), _NO_RIGHT),
     **dict.fromkeys((50003, 50008, 50024, 40058), _NO_KIND),
@@ -95,9 +98,10 @@ _TOKEN = (
 ACCOUNTS: Mapping[int, str] = {
     **dict.fromkeys((401, 40001, 50014, 50025), _TOKEN),
     40002: "Discord wants the account that owns the bot to be verified: sign in there, and do what it asks for.",
-    404: "What is at ONETHREAD_DISCORD_API_URL does not know how to do this.",
 }
 """What is said, in the log and by `onethread doctor`, where the bot is not let in any more, by Discord's code or HTTP's."""
+NO_API = "What is at ONETHREAD_DISCORD_API_URL is no API of Discord's."
+"""Likewise where nobody there knows how to sign in."""
 
 
 def is_of_reply(error: discord.HTTPException) -> bool:
@@ -126,7 +130,8 @@ def thread_error(error: discord.HTTPException) -> SurfaceError:
     """What it means that a thread was not made: NoThread where only that cannot be."""
     failed = surface_error(error)
     if error.code in THREADS or isinstance(failed, Refused):
-        return NoThread(THREADS.get(error.code, "Discord did not make a thread here."))
+        sentence = THREADS.get(error.code, _UNKNOWN)
+        return NoThread(sentence, because_of=_BECAUSE_OF.get(sentence, "channel"))
     return failed
 
 

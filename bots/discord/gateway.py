@@ -5,11 +5,14 @@ on, while its calls still pass: so here it is replaced as a whole.
 """
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 
 import discord
 import structlog
+from discord.gateway import KeepAliveHandler
 
+from bots.apart import apart
 from bots.discord.catch_up import CatchUp, Pace
 from bots.discord.client import Client
 from bots.discord.ears import Ears
@@ -96,16 +99,19 @@ class Gateway:
     async def _connected(self, ears: Ears, patience: "_Patience") -> Exception:
         """What ended one client's connection."""
         try:
-            async with _Client(self._listening, self._rules, ears, patience, may_read=self._may_read) as client:
-                await client.enter()
-                self._interactions.attach(client)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._interactions.sync(client), name="discord.sync")
-                    tasks.create_task(client.stay(), name="discord.connect")
-                    tasks.create_task(client.watch(), name="discord.watch")
+            await apart(self._connect(ears, patience))
         except Exception as error:  # noqa: BLE001  # the outermost loop: whatever ended it, another may come
             return _first(error)
         raise AssertionError("Its tasks go on until one fails.")
+
+    async def _connect(self, ears: Ears, patience: "_Patience") -> None:
+        async with _Client(self._listening, self._rules, ears, patience, may_read=self._may_read) as client:
+            await client.enter()
+            commands = self._interactions.attach(client)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._interactions.sync(commands), name="discord.sync")
+                tasks.create_task(client.stay(), name="discord.connect")
+                tasks.create_task(client.watch(), name="discord.watch")
 
 
 class _Patience:
@@ -133,13 +139,19 @@ class _Client(Client):
 
     def __init__(self, listening: Listening, rules: GatewayRules, ears: Ears, patience: _Patience, *, may_read: bool) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=may_read)
-        super().__init__(listening.config, intents=intents, limiter=listening.client.limiter)
-        self._connection.heartbeat_timeout = rules.silent_seconds
+        limiter = listening.client.limiter
+        super().__init__(listening.config, intents=intents, limiter=limiter, heartbeat_timeout=rules.silent_seconds)
         self._connection.parsers.update(ears.listening_before(self._connection.parsers, self.may_read))
         self._rules = rules
         self._ears = ears
         self._patience = patience
         self._never_came = False
+
+    async def close(self) -> None:
+        for thread in threading.enumerate():
+            if isinstance(thread, KeepAliveHandler) and thread.ws._connection is self._connection:
+                thread.stop()  # discord.py forgets the heartbeat of a connection that ended before there was a session
+        await super().close()
 
     async def stay(self) -> None:
         """Raises what ends the connection."""

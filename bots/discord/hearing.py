@@ -1,19 +1,25 @@
 """What is heard of Discord, stored in the order in which it was said: what may concern the bot, and of the rest only how far it was heard.
 
-What comes live and what is caught up come together here. Where a channel is being caught up, what comes live waits until that is through.
+What comes live and what is caught up come together here, in one queue, from which it is stored. These decide what is heard when:
+
+- `holding.py` keeps back what comes live from a guild or a channel whose past is not known yet;
+- `catch_up.py` says which these are, after every new session, and lets them go when their past was read, or after a minute without;
+- `news.py` lists where there is something new, and `history.py` reads it;
+- `cursors.py` knows how far each channel was heard. A cursor moves only when a message is stored before which nothing is missing.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
 
 import structlog
 
 from bots.discord import events
+from bots.discord.cursors import Cursors
 from bots.discord.events import Spot
+from bots.discord.holding import Holding, Told
 from bots.discord.listening import Listening
 from bots.discord.spots import Spots
 from bots.reminders import Reminders
@@ -22,13 +28,12 @@ from core.errors import StorageUnavailable
 from core.models import JSON
 from core.ports import UnitOfWork
 
+__all__ = ["Heard", "Hearing", "HearingRules", "Told"]
 _UNREADABLE = (
     "I can read only those messages here that mention me: Discord's Message Content Intent is off for this bot. Mention me in each one, or "
     "ask an admin of Onethread to switch it on."
 )
 _WARNED = timedelta(minutes=1)
-_MINUTE = 60_000 << 22
-"""As a difference of ids."""
 _ALL = 10_000
 _log = structlog.get_logger()
 
@@ -50,37 +55,14 @@ class HearingRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """Something that Discord told just now."""
-
-    kind: Literal["said", "edited", "deleted"]
-    guild: str
-    """Empty for a direct message."""
-    channel: str
-    """Or the thread."""
-    message: JSON
-    """Of what was deleted only its id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """The same, as it is stored. Without a payload it tells only how far its channel was heard."""
 
     spot: Spot
     payload: JSON
     newest: int = 0
-    """The id up to which its channel was heard, once this is stored."""
+    """The id up to which its channel was heard, once this is stored; 0 where something before it is still to be read."""
     caught_up: bool = False
-
-
-@dataclass(slots=True)
-class _Held:
-    """What a channel tells while it waits."""
-
-    guild: str
-    told: list[Told] = field(default_factory=list)
-    has_lost: bool = False
-    """More came than can be held."""
 
 
 class Hearing:
@@ -91,102 +73,29 @@ class Hearing:
         self._spots = spots
         self._rules = rules
         self._queue: asyncio.Queue[Heard] = asyncio.Queue(rules.waiting)
-        self._ignored: set[str] = set()
-        self._held_guilds: set[str] = set()
-        self._held: dict[str, _Held] = {}
-        self._cursors: dict[str, int] = {}
-        self._unwritten: set[str] = set()
         self._reminders = Reminders(listening.services.clock)
+        self.cursors = Cursors(listening.services.storage, listening.surface.account)
+        self.holding = Holding(spots, each=rules.held, together=rules.waiting, hear=self.hear)
         self.reads_content = True
         """Whether Discord gives what messages say that do not mention the bot."""
-        self.missed: Callable[[str, str], None] = _nobody
-        """Is told the guild and the channel that was held because it must be caught up."""
-
-    # --- how far each channel was heard ---
-
-    def cursor(self, channel: str, baseline: int) -> int:
-        """Of a channel or thread, by its id."""
-        return self._cursors.get(channel, baseline)
-
-    def knows(self, channel: str) -> bool:
-        return channel in self._cursors
-
-    @property
-    def baseline(self) -> int | None:
-        """How far a channel counts as heard of which nothing is known. None where nothing was ever heard."""
-        return max(self._cursors.values()) - _MINUTE if self._cursors else None
-
-    async def note(self, newest: Mapping[str, int]) -> None:
-        """That channels were heard so far, which will not be forgotten."""
-        for channel, message_id in newest.items():
-            self._advance(channel, message_id)
-        await self._write_cursors()
-
-    # --- in order ---
 
     def hear(self, told: Told) -> None:
         """Takes what came just now; in the order in which it came."""
-        if told.guild in self._ignored:
-            return
-        if told.guild in self._held_guilds or told.channel in self._held:
-            held = self._held.setdefault(told.channel, _Held(told.guild))
-            held.told.append(told)
-            if len(held.told) > self._rules.held or sum(len(each.told) for each in self._held.values()) > self._rules.waiting:
-                held.told.clear()
-                held.has_lost = True
+        if self.holding.keeps(told):
             return
         spot = self._spots.at(told.channel, told.guild)
         if spot is None or not self._take(told, spot):
-            self._held[told.channel] = _Held(told.guild, [told] if spot is None else [], has_lost=spot is not None)
-            self.missed(told.guild, told.channel)
+            self.cursors.pin(told.guild, told.channel)
+            self.holding.hold_back(told, lost=spot is not None)
 
     async def hear_earlier(self, heard: Heard) -> None:
         """Takes what is caught up."""
         await self._queue.put(heard)
 
-    def hold(self, guilds: Collection[str]) -> None:
-        """Keeps back what comes from these guilds, from now on."""
-        self._held_guilds |= set(guilds)
-        self._ignored -= set(guilds)
-
-    def ignore(self, guild: str) -> None:
-        """Listens to it no more."""
-        self._ignored.add(guild)
-        self._held_guilds.discard(guild)
-        self._held = {channel: held for channel, held in self._held.items() if held.guild != guild}
-
-    def release_guild(self, guild: str, but: Collection[str] = ()) -> None:
-        """Keeps back no more what comes from it, but for some of its channels."""
-        self._held_guilds.discard(guild)
-        waiting = {channel: held for channel, held in self._held.items() if held.guild == guild and channel not in but}
-        for channel in but:
-            self._held.setdefault(channel, _Held(guild))
-        for channel, held in waiting.items():
-            if held.has_lost:
-                self.missed(guild, channel)
-            else:
-                self._pass(channel)
-
-    def release(self, channel: str) -> bool:
-        """Keeps back no more what comes from this channel. False where some of it was lost: it stays held, and is to be caught up again."""
-        held = self._held.get(channel)
-        if held and held.has_lost:
-            self._held[channel] = _Held(held.guild)
-            return False
-        self._pass(channel)
-        return True
-
-    def give_up(self, channel: str) -> None:
-        """Its history cannot be had: what is held of it goes on, but for what nobody knows where it stands."""
-        held = self._held.pop(channel, None)
-        for told in held.told if held else ():
-            if self._spots.at(told.channel, told.guild):
-                self.hear(told)
-
-    def _pass(self, channel: str) -> None:
-        held = self._held.pop(channel, None)
-        for told in held.told if held else ():
-            self.hear(told)
+    def hold(self, spot: Spot) -> None:
+        """Keeps back what comes from this channel, whose history is to be read."""
+        self.cursors.pin(spot.guild, spot.id)
+        self.holding.hold((spot.guild, spot.id))
 
     def _take(self, told: Told, spot: Spot) -> bool:
         """False where there is no room."""
@@ -205,7 +114,9 @@ class Hearing:
         match told.kind:
             case "said":
                 payload = events.said(told.message, spot, self._spots.roles(told.guild))
-                return Heard(spot=spot, payload=payload, newest=int(told.message["id"]))
+                if is_owed := self.holding.is_owed(spot):
+                    self.cursors.pin(spot.guild, spot.id)
+                return Heard(spot=spot, payload=payload, newest=0 if is_owed else int(told.message["id"]))
             case "edited":
                 return Heard(spot=spot, payload=events.edited(told.message, spot, self._spots.roles(told.guild)))
             case "deleted":
@@ -218,8 +129,8 @@ class Hearing:
         account, far = self._listening.surface.account, self._listening.services.clock.now() + timedelta(days=365)
         while True:
             try:
+                await self.cursors.read()
                 async with self._listening.services.storage.read() as uow:
-                    self._cursors = await uow.cursors.all(account)
                     waiting = await uow.inbound.waiting(account, far, limit=_ALL)
                 break
             except StorageUnavailable as error:
@@ -237,7 +148,7 @@ class Hearing:
         finally:
             with suppress(StorageUnavailable, TimeoutError):
                 async with asyncio.timeout(self._rules.end_seconds):
-                    await self._write_cursors()
+                    await self.cursors.write()
 
     async def _store_all(self) -> None:
         while True:
@@ -256,7 +167,9 @@ class Hearing:
             except StorageUnavailable as error:
                 await self._storage_is_away(error)
         for heard in batch:
-            self._advance(heard.spot.id, heard.newest)
+            self.cursors.advance(heard.spot.id, heard.newest)
+            if heard.newest and not heard.caught_up:
+                self.cursors.advance_guild(heard.spot.guild, heard.newest)
 
     async def _storage_is_away(self, error: StorageUnavailable) -> None:
         if self._reminders.may_tell("storage", _WARNED):
@@ -316,31 +229,14 @@ class Hearing:
                     edit = {**heard.payload, "type": "edit"}
                     await uow.inbound.add(self._listening.inbound(events.key(edit), lane, {} if is_new else edit, uow.now, done=is_new))
 
-    def _advance(self, channel: str, newest: int) -> None:
-        if newest > self._cursors.get(channel, 0):
-            self._cursors[channel] = newest
-            self._unwritten.add(channel)
-
     async def _note_cursors(self) -> None:
         while True:
             await asyncio.sleep(self._rules.cursor_seconds)
             try:
-                await self._write_cursors()
+                await self.cursors.write()
             except StorageUnavailable as error:
                 await self._storage_is_away(error)
-
-    async def _write_cursors(self) -> None:
-        if not self._unwritten:
-            return
-        newest = {channel: self._cursors[channel] for channel in self._unwritten}
-        async with self._listening.services.storage.write() as uow:
-            await uow.cursors.advance(self._listening.surface.account, newest)
-        self._unwritten -= {channel for channel, message_id in newest.items() if self._cursors[channel] == message_id}
 
 
 def _id_of(told: Event) -> str:
     return told.remote_id if isinstance(told, Said | Edited | Removed) else ""
-
-
-def _nobody(_guild: str, _channel: str) -> None:
-    """Nobody is told."""

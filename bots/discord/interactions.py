@@ -62,16 +62,15 @@ class Interactions:
         self._listening = listening
         self._rules = rules
 
-    def attach(self, client: discord.Client) -> None:
+    def attach(self, client: discord.Client) -> Tree:
         """Has a client bring what people ask. It is not connected yet."""
-        Tree(client, self)
         client.add_dynamic_items(_button(self))
+        return Tree(client, self)
 
-    async def sync(self, client: discord.Client) -> None:
-        """Tells Discord which commands there are. Where that fails it is tried again, until Discord has them."""
-        described = Tree(discord.Client(intents=discord.Intents(guilds=True)), self).described()
+    async def sync(self, tree: Tree) -> None:
+        """Tells Discord which commands there are. Where that fails, for whatever reason, it is tried again, until Discord has them."""
         pause = self._rules.sync_seconds
-        while not await synced(client, described):
+        while not await _synced(tree):
             await asyncio.sleep(pause)
             pause = min(pause * 2, self._rules.longest_sync_seconds)
 
@@ -146,6 +145,7 @@ class Interactions:
             raise Stranger(_ELSEWHERE)
         if asked.guild_id is not None and not self._serves(asked.guild):
             raise Stranger(_GUILD)
+        self._listening.surface.met(str(asked.user.id), str(asked.guild_id or ""))
         match asked.channel:
             case discord.Thread() as thread:
                 return self._listening.place(str(thread.parent_id), str(thread.id))
@@ -216,6 +216,14 @@ class Interactions:
         except RuntimeError:  # everything ends just now
             safe.close()
             work.close()
+
+
+async def _synced(tree: Tree) -> bool:
+    try:
+        return await synced(tree)
+    except Exception as error:  # noqa: BLE001  # what a server has registered may look like anything, and people still write messages
+        _log.error("discord.commands_not_registered", **place_of(error))
+        return False
 
 
 async def _safely(work: Awaitable[None]) -> None:

@@ -4,6 +4,7 @@ there will be.
 Discord bans an address that makes 10,000 invalid calls in ten minutes; what keeps far from that is here, too.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ _INVALID_CALLS = 1_000
 _BLOCKED_SECONDS = (60.0, 3_600.0)
 """The least and the most that is waited where Cloudflare turns calls away."""
 _BUSY_SECONDS = 5.0  # where Discord does not say how long
+_WINDOW_SECONDS = 600.0
+"""The longest that Discord has, for a thread's name. Whatever a server says, no call waits longer for its limit."""
+_READS_SECONDS = 1.0
 _MANY_BUCKETS = 256
 _log = structlog.get_logger()
 
@@ -41,8 +45,10 @@ class _Bucket:
 class Limiter:
     """What several clients of one bot may share. Every method belongs to the event loop's thread."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, *, reads: int = 1_000) -> None:
         self._now = now
+        self._reads: deque[float] = deque(maxlen=reads)
+        """When the last ones were: more than these are not made in a second, so that they use up no limit of all calls."""
         self._hashes: dict[str, str] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._stopped_until = 0.0
@@ -54,6 +60,8 @@ class Limiter:
         now = self._now()
         if now < self._stopped_until:
             raise discord.RateLimited(self._stopped_until - now)
+        if route.method == "GET":
+            self._read(now)
         bucket = self._bucket(route)
         _take(bucket, now)
         try:
@@ -72,9 +80,9 @@ class Limiter:
             _renew(self._bucket(route), headers, self._now())
 
     def turned_away(self, headers: Mapping[str, str], told: Mapping[str, object] | None) -> float:
-        """The seconds to wait after a 429; `told` is what Discord said, None where it was not Discord that answered."""
-        if told is None or not headers.get("Via"):
-            return self._blocked(headers)
+        """The seconds to wait after a 429; `told` is the JSON that came with it, None where it was none."""
+        if told is None or not (headers.get("Via") or _is_number(told.get("retry_after"))):
+            return self._blocked(headers)  # it was not Discord that answered
         seconds = _seconds(told.get("retry_after")) or _seconds(headers.get("Retry-After")) or _BUSY_SECONDS
         if told.get("global") or headers.get("X-RateLimit-Global"):
             self._stop(seconds)
@@ -86,6 +94,12 @@ class Limiter:
         if self._stop(seconds):
             _log.warning("discord.blocked", by="Cloudflare", seconds=round(seconds), why="too many calls from this address")
         return seconds
+
+    def _read(self, now: float) -> None:
+        """Counts one. One that is not made for another reason counts, too: it is asked for again soon."""
+        if len(self._reads) == self._reads.maxlen and (left := self._reads[0] + _READS_SECONDS - now) > 0:
+            raise discord.RateLimited(left)
+        self._reads.append(now)
 
     def _count(self, status: int, headers: Mapping[str, str]) -> None:
         if status not in _INVALID_STATUSES or headers.get("X-RateLimit-Scope") == "shared":
@@ -131,14 +145,22 @@ def _take(bucket: _Bucket, now: float) -> None:
 def _renew(bucket: _Bucket, headers: Mapping[str, str], now: float) -> None:
     try:
         limit, remaining = int(headers["X-RateLimit-Limit"]), int(headers["X-RateLimit-Remaining"])
-        ends_at = now + float(headers["X-RateLimit-Reset-After"])
+        lasts = float(headers["X-RateLimit-Reset-After"])
     except (KeyError, ValueError):
         return
+    if limit < 1 or not math.isfinite(lasts):  # as of a server that has no limits
+        bucket.window, bucket.ends_at = "", now
+        return
+    ends_at = now + min(max(lasts, 0.0), _WINDOW_SECONDS)
     window = headers.get("X-RateLimit-Reset", "")
     is_same = window == bucket.window and now < bucket.ends_at
     # Answers overtake one another, and this one may not know of calls that are on their way.
-    bucket.remaining = min(remaining, bucket.remaining) if is_same else remaining - max(bucket.outgoing - 1, 0)
+    bucket.remaining = min(remaining, bucket.remaining) if is_same else remaining - bucket.outgoing
     bucket.limit, bucket.ends_at, bucket.window = limit, ends_at, window or str(ends_at)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _seconds(value: object) -> float:

@@ -20,7 +20,7 @@ from bots.intake import Intake
 from bots.people import People
 from bots.policy import Policy
 from bots.services import Services
-from bots.surface import SurfaceError
+from bots.surface import Busy, SurfaceError, Unclear, Unreachable
 from core.errors import StorageUnavailable
 from core.ids import new_id
 from core.logs import place_of
@@ -30,6 +30,9 @@ from core.ports import UnitOfWork
 T = TypeVar("T")
 _REMEMBERED = 20_000
 _AWAITED_SECONDS = 120.0
+_TOLD_SECONDS = 600.0
+"""So long it is tried to say something."""
+_LEAST_PAUSE_SECONDS = 0.25
 _log = structlog.get_logger()
 
 
@@ -118,11 +121,24 @@ class Listening:
             async with self.services.storage.write() as uow:
                 is_new = await uow.inbound.add(self.inbound(key, spot.id, {}, uow.now, done=True))
             if is_new:
-                await self.surface.notice(self.place(spot.channel, spot.thread), sentence)
-        except (SurfaceError, StorageUnavailable) as error:
+                await self._told(self.place(spot.channel, spot.thread), sentence, key)
+        except (SurfaceError, StorageUnavailable, TimeoutError) as error:
             _log.warning("discord.not_said", what=what, error=type(error).__name__)
         except Exception as error:  # noqa: BLE001  # nobody waits for it, and it must not end what else is served
             _log.error("discord.not_said", what=what, **place_of(error))
+
+    async def _told(self, place: Place, sentence: str, key: str) -> None:
+        """Nobody says it again: so it is tried until it is there, as long as that may pass."""
+        pause = _LEAST_PAUSE_SECONDS
+        async with asyncio.timeout(_TOLD_SECONDS):
+            while True:
+                try:
+                    return await self.surface.notice(place, sentence, key)
+                except Busy as error:
+                    pause = max(error.retry_after, _LEAST_PAUSE_SECONDS)
+                except (Unreachable, Unclear):
+                    pause *= 2
+                await asyncio.sleep(pause)
 
     async def _thread_of(self, uow: UnitOfWork, channel: str, remote_id: str) -> str:
         """Of the conversation that a message at the channel's top belongs to; empty where it belongs to none."""

@@ -38,13 +38,21 @@ class Spots:
         """None for what is not known yet."""
         return self._known.get(channel) if guild else Spot(guild="", channel=channel)
 
+    def knows(self, channel: str) -> bool:
+        """Whether it is a guild's."""
+        return channel in self._known
+
     async def find(self, channel: str) -> Spot:
         """Asks Discord where nothing is known; raises a SurfaceError."""
         if known := self._known.get(channel):
             return known
-        with translated():
-            found = await self._client.http.get_channel(int(channel))
-        spot = spot_of({**found}, "")
+        found = await self.ask(channel)
+        spot = spot_of(found, "")
         if spot.guild:
-            self.learn([{**found}], spot.guild)
+            self.learn([found], spot.guild)
         return spot
+
+    async def ask(self, channel: str) -> JSON:
+        """As Discord describes it now; raises a SurfaceError."""
+        with translated():
+            return {**await self._client.http.get_channel(int(channel))}

@@ -1,11 +1,12 @@
 """Discord as a ChatSurface: one bot in the guilds that it serves, by Discord's API. What comes in is read in `events.py`."""
 
 import base64
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,12 +30,14 @@ from bots.surface import (
     Call,
     ChannelKind,
     ChatSurface,
+    Edited,
     Event,
     Limits,
     MessageGone,
     Part,
     Profile,
     RemoteFile,
+    Said,
     SurfaceError,
     Unclear,
     Unreachable,
@@ -49,6 +52,7 @@ _SKEW = timedelta(seconds=60)  # between our clock and Discord's
 _TITLE_UNITS = 100
 _DIRECT_SECONDS = 3600.0
 _HEARD = 5_000
+_NONCE_CHARACTERS = 25  # the most that Discord takes
 _NO_EMBEDS = discord.MessageFlags(suppress_embeds=True).value
 """Of what is delivered, and of nothing else that we write: by it a post is told from those."""
 _NO_PINGS: JSON = {"parse": []}
@@ -61,19 +65,11 @@ Value = TypeVar("Value")
 class DiscordSurface(ChatSurface):
     """`client` is signed in. It needs no gateway, but whoever hears it tells what was `heard` there."""
 
-    def __init__(
-        self,
-        config: DiscordConfig,
-        client: Client,
-        who: SignedIn,
-        *,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, config: DiscordConfig, client: Client, who: SignedIn) -> None:
         self._config = config
         self._rules = config.rules
         self._client = client
         self._who = who
-        self._now = now
         self._account = Account(surface=SOURCE, id=who.bot_user_id)
         self._directory = Directory(config, client, who)
         self._people: dict[str, set[str]] = {}
@@ -92,6 +88,14 @@ class DiscordSurface(ChatSurface):
     @property
     def makes_threads(self) -> bool:
         return True
+
+    @property
+    def guesses(self) -> bool:
+        return True
+
+    @property
+    def statuses(self) -> Collection[AgentStatus]:
+        return _WORKS
 
     def limits(self, place: Place) -> Limits:
         return Limits(
@@ -158,7 +162,7 @@ class DiscordSurface(ChatSurface):
             return {**await self._client.http.edit_message(_channel(place), remote_id, params=params)}
 
         async with self._calling():
-            await self._brought_back(place, lambda: _sent(payload, part, send))
+            await self._brought_back(place, lambda: _sent(payload, part, send), puts_away=not part.live)
 
     async def delete(self, place: Place, remote_id: str) -> None:
         try:
@@ -176,16 +180,16 @@ class DiscordSurface(ChatSurface):
         if len(self._heard) > _HEARD:
             self._heard.popitem(last=False)
 
-    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str] | None) -> list[str]:
         if heard := self._heard.get(_nonce(nonce)):
             return sorted(heard, key=int)
         async with self._calling():
             ours = [message for message in await self._since(place, since - _SKEW) if message["author"]["id"] == self._who.bot_user_id]
         certain = [str(message["id"]) for message in ours if str(message.get("nonce") or "") == _nonce(nonce)]
-        if certain or self._now() - since < timedelta(seconds=self._rules.nonce_seconds):
-            # Posted with the same nonce again it would be the same message, if it is there.
+        if certain or known is None:
             return certain
         # Discord keeps nonces to itself: it is the first that nobody knows. Were there several, nobody could tell whose the others are.
+        known = {*known, *(remote_id for heard in self._heard.values() for remote_id in heard)}
         lost = [str(message["id"]) for message in ours if _may_be_lost(message)]
         return [remote_id for remote_id in lost if remote_id not in known][:1]
 
@@ -204,6 +208,9 @@ class DiscordSurface(ChatSurface):
     async def arrange(self, place: Place, title: str, *, archived: bool) -> None:
         name = _name(title)
         async with self._calling():
+            thread = {**await self._client.http.get_channel(place.thread)}
+            if str(thread.get("owner_id")) != self._who.bot_user_id:
+                return  # people made it
             try:
                 await self._client.http.edit_channel(place.thread, name=name, archived=archived)
             except discord.HTTPException as error:
@@ -215,7 +222,7 @@ class DiscordSurface(ChatSurface):
                     await self._client.http.edit_channel(place.thread, archived=True)
 
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
-        if status not in _WORKS:
+        if status not in self.statuses:
             return  # what Discord shows ends by itself
         try:
             async with self._calling():
@@ -234,10 +241,11 @@ class DiscordSurface(ChatSurface):
                     raise
                 await self._say(_channel(place), f"<@{person}> {sentence}", pings={"users": [person]})
 
-    async def notice(self, place: Place, sentence: str) -> None:
-        """Says something that belongs to no conversation, to everybody there."""
+    async def notice(self, place: Place, sentence: str, key: str) -> None:
+        """Says something that belongs to no conversation, to everybody there; with the same `key` within minutes it is said once."""
+        nonce = base64.urlsafe_b64encode(hashlib.sha256(key.encode()).digest())[:_NONCE_CHARACTERS].decode()
         async with self._calling():
-            await self._say(_channel(place), sentence)
+            await self._say(_channel(place), sentence, nonce=nonce)
 
     # --- what comes in ---
 
@@ -246,7 +254,25 @@ class DiscordSurface(ChatSurface):
         if told is not None:
             for channel in filter(None, (payload["channel"], payload["thread"])):
                 self._directory.learn(channel, payload["guild"])
+            self._directory.learn_names((payload.get("message") or {}).get("names") or {})
+            if isinstance(told, Said | Edited):
+                self.met(told.author, payload["guild"])
         return told
+
+    def met(self, person: str, guild: str, member: JSON | None = None) -> None:
+        """Somebody did something in a guild: they are looked for there first. `member`: as Discord described them there just now."""
+        if guild:
+            self._directory.met(person, guild, member)
+
+    def forget_kinds(self) -> None:
+        """Who may read which channel has changed, or may have."""
+        self._directory.forget_kinds()
+
+    def learn(self, guild: str, channels: Sequence[JSON], roles: Sequence[JSON] = ()) -> None:
+        """What there is in a guild, as Discord describes it."""
+        for channel in channels:
+            self._directory.learn(str(channel["id"]), guild)
+        self._directory.learn_names({str(each["id"]): str(each.get("name") or "") for each in (*channels, *roles)})
 
     async def markdown(self, text: str) -> str:
         return to_markdown(text, await self._directory.names_in(text))
@@ -273,7 +299,7 @@ class DiscordSurface(ChatSurface):
         async with self._calling():
             page = await self._client.http.logs_from(_channel(place), _PAGE, before=before)
         said = [message for message in (_as_said({**each}) for each in page) if message][:limit]
-        lines = [(await self._speaker(message), await self._said(message)) for message in reversed(said)]
+        lines = [(await self._speaker(message, place), await self._said(message)) for message in reversed(said)]
         return [(name, text) for name, text in lines if text]
 
     def link(self, place: Place) -> str:
@@ -295,8 +321,8 @@ class DiscordSurface(ChatSurface):
             "allowed_mentions": _NO_PINGS,
         }
 
-    async def _brought_back(self, place: Place, call: Callable[[], Awaitable[Value]]) -> Value:
-        """In a thread that was put away nothing can be changed: then it is brought back first, as a new message would do."""
+    async def _brought_back(self, place: Place, call: Callable[[], Awaitable[Value]], *, puts_away: bool = True) -> Value:
+        """In a thread that was put away nothing can be changed: then it is brought back for that."""
         try:
             return await call()
         except discord.HTTPException as error:
@@ -306,7 +332,11 @@ class DiscordSurface(ChatSurface):
                 await self._client.http.edit_channel(place.thread, archived=False)
             except discord.Forbidden:
                 raise error from None  # it is locked
-        return await call()
+        done = await call()
+        if puts_away:
+            with suppress(discord.HTTPException):  # it is not ours to put away: Discord will
+                await self._client.http.edit_channel(place.thread, archived=True)
+        return done
 
     async def _since(self, place: Place, since: datetime) -> list[JSON]:
         """The place's messages since then, oldest first."""
@@ -327,18 +357,21 @@ class DiscordSurface(ChatSurface):
             self._direct.put(person, known)
         return known
 
-    async def _say(self, channel: str, sentence: str, *, pings: Mapping[str, Any] = _NO_PINGS) -> None:
+    async def _say(self, channel: str, sentence: str, *, pings: Mapping[str, Any] = _NO_PINGS, nonce: str = "") -> None:
         content = utf16_cut(neutral(sentence), self._rules.whole_units)
-        await self._client.http.send_message(channel, params=multipart({"content": content, "allowed_mentions": pings}))
+        once = {"nonce": nonce, "enforce_nonce": True} if nonce else {}
+        await self._client.http.send_message(channel, params=multipart({"content": content, "allowed_mentions": pings, **once}))
 
-    async def _speaker(self, message: JSON) -> str:
+    async def _speaker(self, message: JSON, place: Place) -> str:
         author = message["author"]
         shown = str(author.get("global_name") or author.get("username") or "somebody")
         if author.get("bot") or message.get("webhook_id"):
             return shown
+        self.met(str(author["id"]), self._directory.guild_of(place.channel))
         return await self._directory.name(str(author["id"])) or shown
 
     async def _said(self, message: JSON) -> str:
+        self._directory.learn_names(events.names_in(message))
         attached = [f"[file: {each.get('filename') or 'file'}]" for each in message.get("attachments") or []]
         return "\n".join(filter(None, [await self.markdown(str(message.get("content") or "")), *attached]))
 
@@ -364,7 +397,6 @@ def _name(title: str) -> str:
 
 
 def _nonce(nonce: UUID) -> str:
-    """Discord takes 25 characters."""
     return base64.urlsafe_b64encode(nonce.bytes).rstrip(b"=").decode()
 
 

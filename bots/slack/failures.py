@@ -9,7 +9,18 @@ from typing import Any
 import aiohttp
 from slack_sdk.errors import SlackApiError
 
-from bots.surface import AccountClosed, Busy, MessageGone, PlaceClosed, Refused, SurfaceError, TooLong, Unclear, Unreachable
+from bots.surface import (
+    AccountClosed,
+    Busy,
+    MessageGone,
+    PermissionMissing,
+    PlaceClosed,
+    Refused,
+    SurfaceError,
+    TooLong,
+    Unclear,
+    Unreachable,
+)
 
 UNKNOWN = "an unknown error"
 UNFIT = frozenset({"invalid_blocks", "invalid_blocks_format"})
@@ -122,7 +133,7 @@ def _closed(reason: str, error: SlackApiError) -> SurfaceError:
         needed = _body(error).get("needed")
         scopes = needed if isinstance(needed, str) and re.fullmatch(r"[a-z.:,_]{1,200}", needed) else "more"
         sentence = f"The Slack app lacks the scope {scopes}. Add it under OAuth & Permissions, then install the app anew."
-        return AccountClosed(sentence, reason=reason)
+        return PermissionMissing(sentence, reason=reason)
     if reason in ACCOUNTS:
         return AccountClosed(ACCOUNTS[reason], reason=reason)
     if reason in PLACES:

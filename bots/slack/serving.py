@@ -13,16 +13,14 @@ from bots.intake import Intake
 from bots.people import People
 from bots.policy import Policy
 from bots.services import Services
-from bots.slack.access import SignedIn, check_app_token, signed_in, web_client
+from bots.signing_in import signed_in, supervised
+from bots.slack import access
 from bots.slack.app import Endpoint, Listening, listen_by_socket, quieten, slack_app
-from bots.slack.config import SlackConfig
+from bots.slack.config import SOURCE, SlackConfig
 from bots.slack.surface import SlackSurface
-from bots.surface import AccountClosed, SurfaceError
+from bots.surface import AccountClosed
 from bots.taking import Taking
-from core.logs import place_of
 
-_RESTART_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 60.0
 _log = structlog.get_logger()
 
 
@@ -32,28 +30,19 @@ async def running(services: Services, config: SlackConfig) -> AsyncIterator[Endp
 
     Gives the ASGI application for the Request URL; None in Socket Mode.
     """
+
+    async def serve() -> None:
+        async with access.web_client(config) as client:
+            await _serve(services, config, client, endpoint)
+
     quieten()
     endpoint = None if config.app_token else Endpoint(config.signing_secret)
-    serving = asyncio.create_task(_supervised(services, config, endpoint), name="slack")
-    try:
+    async with supervised(SOURCE, serve):
         yield endpoint
-    finally:
-        serving.cancel()
-        await asyncio.wait({serving})
-
-
-async def _supervised(services: Services, config: SlackConfig, endpoint: Endpoint | None) -> None:
-    while True:
-        try:
-            async with web_client(config) as client:
-                await _serve(services, config, client, endpoint)
-        except Exception as error:  # noqa: BLE001  # the outermost loop: a defect must not end the surface
-            _log.error("slack.restarted", **place_of(error))
-            await asyncio.sleep(_RESTART_SECONDS)
 
 
 async def _serve(services: Services, config: SlackConfig, client: AsyncWebClient, endpoint: Endpoint | None) -> None:
-    who = await _signed_in(config, client)
+    who = await signed_in(SOURCE, lambda: _sign_in(config, client))
     surface = SlackSurface(config, client, who)
     policy = Policy(channels=config.channels, users=config.users, guests=config.guests, channel_rules=config.channel_rules)
     people = People(services, surface, policy)
@@ -78,22 +67,11 @@ async def _serve(services: Services, config: SlackConfig, client: AsyncWebClient
         _log.info("slack.serving", team_id=who.team_id)
 
 
-async def _signed_in(config: SlackConfig, client: AsyncWebClient) -> SignedIn:
-    """Whose workspace it is; asks until Slack says so."""
-    pause = _RESTART_SECONDS
-    while True:
-        try:
-            who = await signed_in(client)
-            if config.app_token:
-                await check_app_token(client, config.app_token)
-            if not config.workspaces or who.team_id in config.workspaces:
-                return who
-            _log.error("slack.refused", reason="workspace_not_allowed", team_id=who.team_id)
-            pause = _LONGEST_PAUSE_SECONDS
-        except AccountClosed as error:
-            _log.error("slack.refused", reason=error.reason, sentence=str(error))
-            pause = _LONGEST_PAUSE_SECONDS
-        except SurfaceError as error:
-            _log.warning("slack.unreachable", error=type(error).__name__)
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+async def _sign_in(config: SlackConfig, client: AsyncWebClient) -> access.SignedIn:
+    """Whose workspace it is."""
+    who = await access.signed_in(client)
+    if config.app_token:
+        await access.check_app_token(client, config.app_token)
+    if config.workspaces and who.team_id not in config.workspaces:
+        raise AccountClosed(f"The workspace {who.team_id} is not among slack.workspaces.", reason="workspace_not_allowed")
+    return who

@@ -80,6 +80,14 @@ class SlackSurface(ChatSurface):
     def makes_threads(self) -> bool:
         return False
 
+    @property
+    def guesses(self) -> bool:
+        return False
+
+    @property
+    def statuses(self) -> Collection[AgentStatus]:
+        return frozenset(AgentStatus)
+
     def limits(self, place: Place) -> Limits:
         return Limits(length=self._config.rules.part_characters, edit_seconds=self._config.rules.edit_seconds)
 
@@ -135,7 +143,7 @@ class SlackSurface(ChatSurface):
         except MessageGone:
             pass  # which is what was wanted
 
-    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str]) -> list[str]:
+    async def find(self, place: Place, nonce: UUID, since: datetime, known: Collection[str] | None) -> list[str]:
         async with self._calling():
             messages = [message async for message in self._messages(place, oldest=f"{(since - _SKEW).timestamp():.6f}")]
         ours = [message for message in messages if message.get("user") == self._who.bot_user_id]

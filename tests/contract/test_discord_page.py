@@ -17,7 +17,7 @@ from bots.discord.access import FLAGS, PERMISSIONS, invite_link
 from bots.discord.catch_up import Pace
 from bots.discord.command_tree import MAKE_TASK
 from bots.discord.config import CatchUpRules, DiscordRules
-from bots.discord.failures import ACCOUNTS, PLACES, THREADS
+from bots.discord.failures import ACCOUNTS, NO_API, PLACES, THREADS
 from core.attachments import MAX_BYTES
 from onethread.platform_settings import DiscordSettings
 from onethread.settings import Settings, variable
@@ -83,7 +83,7 @@ def _name(flag: str) -> str:
 
 
 def _tables() -> str:
-    said = _table("What Onethread says, and what helps", {**PLACES, **ACCOUNTS})
+    said = _table("What Onethread says, and what helps", {**PLACES, **ACCOUNTS, 404: NO_API})
     return f"{said}\n{_table('Why an answer stands in the channel, without a thread of its own', THREADS)}"
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from statistics import median
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from core.messages import PostingRules
 from core.models import (
     CARD,
     JSON,
+    TO_ARRANGE,
     Account,
     AccountLease,
     Binding,
@@ -257,6 +259,21 @@ async def test_a_place_is_not_opened_where_another_conversation_is_shown_by_then
         assert await uow.bindings.get(unopened.id) == unopened
 
 
+async def test_of_two_who_open_a_place_the_first_says_where_it_is(subject: Subject) -> None:
+    unopened = await subject.bound((await subject.chat()).id, "1.0", opened=False)
+    opened = replace(unopened, opened=True, thread="7.0", arranged=TO_ARRANGE)
+    for thread, arranged in (("7.0", TO_ARRANGE), ("1.0", "open OT-1")):
+        assert replace(await subject.write(partial(_open, unopened, thread, arranged)), updated_at=opened.updated_at) == opened
+    await subject.bound((await subject.chat()).id, "2.0")
+    other = await subject.bound((await subject.chat()).id, "new-1", opened=False)
+    with pytest.raises(Conflict, match="Another conversation is shown at this place"):
+        await subject.write(partial(_open, other, "2.0", ""))
+
+
+async def _open(binding: Binding, thread: str, arranged: str, uow: UnitOfWork) -> Binding | None:
+    return await uow.bindings.open(binding.id, thread, arranged)
+
+
 async def test_of_two_processes_that_bind_a_place_at_once_one_does(subject: Subject) -> None:
     chats = [await subject.chat() for _ in range(6)]
 
@@ -488,6 +505,33 @@ async def test_a_remote_message_is_found_in_its_channel_whatever_its_thread(subj
         assert await uow.deliveries.at(_place(channel="C2"), "7.0") is None
         assert await uow.deliveries.at(_place(account=OTHER_TEAM), "7.0") is None
         assert await uow.deliveries.at(_place(), "8.0") is None
+
+
+async def test_what_is_known_in_a_channel_is_found_as_quickly_behind_thousands_of_messages(subject: Subject) -> None:
+    chat = await subject.chat()
+    bound = [await subject.bound(chat.id, f"{number}.0") for number in range(100)]
+    elsewhere = await subject.bound(chat.id, "new-1", channel="C2")
+
+    async def known(since: datetime) -> tuple[set[str], float]:
+        async with subject.storage.read() as uow:
+            began = time.perf_counter()
+            return await uow.deliveries.known_since(TEAM, "C1", since), time.perf_counter() - began
+
+    async def seconds_behind(items: Iterable[int]) -> float:
+        old = [_delivery(each, str(number), at=subject.clock.now()) for each in bound for number in items]
+        subject.clock.advance(600)
+        now = subject.clock.now()
+        theirs = replace(_delivery(bound[0], "theirs", at=now), state=DeliveryState.THEIRS)
+        unsent = replace(_delivery(bound[1], "unsent", at=now), remote_id=None)
+        new = [_delivery(bound[0], "new", at=now), theirs, unsent, _delivery(elsewhere, "elsewhere", at=now)]
+        await subject.write(lambda uow: uow.deliveries.put(*old, *new))
+        await subject.has_statistics()
+        took = [await known(now) for _ in range(11)]
+        assert all(ids == {"new", "theirs"} for ids, _ in took)
+        return median(seconds for _, seconds in took)
+
+    few, many = await seconds_behind(range(1)), await seconds_behind(range(1, 31))
+    assert many < 4 * few
 
 
 async def test_a_remote_message_belongs_to_one_item_of_a_place(subject: Subject) -> None:

@@ -101,6 +101,25 @@ def test_a_reply_is_to_whom_it_answers(to: str | None, mentions: tuple[str, ...]
     assert (found.answers, found.to_bot, found.to_others) == ("77", to_bot, to_others)
 
 
+def test_a_reply_tells_what_it_replies_to() -> None:
+    assert said("do this").answered is None
+    answered = message("plan", author={"id": CAROL, "username": "carol", "global_name": "Carol"})
+    reference: dict[str, Any] = {"type": 19, "message_reference": {"type": 0, "message_id": "77"}}
+    assert said("do this", **reference, referenced_message=answered).answered == ("Carol", "plan")
+    nick = [{"id": CAROL, "username": "carol", "member": {"nick": "Caro"}}]
+    assert said("do this", **reference, referenced_message=answered, mentions=nick).answered == ("Caro", "plan")
+    long = {**answered, "content": "x" * 5_000}
+    assert said("do this", **reference, referenced_message=long).answered == ("Carol", "x" * 4_000)
+    for nothing in (None, {**answered, "type": 7}, {**answered, "content": ""}):
+        assert said("do this", **reference, referenced_message=nothing).answered is None
+
+
+def test_the_names_of_those_who_are_mentioned_are_kept() -> None:
+    named = [{"id": CAROL, "username": "carol", "global_name": "Carol"}, {"id": BOT, "username": "onethread"}]
+    assert events.kept(message("hello", mentions=named))["names"] == {CAROL: "Carol", BOT: "onethread"}
+    assert "names" not in events.kept(message("hello"))
+
+
 def test_a_forwarded_message_answers_nothing_and_is_quoted() -> None:
     snapshot = {"message": {"content": "one\ntwo", "attachments": [file("a.txt")]}}
     found = said("", message_reference={"type": 1, "message_id": "77", "channel_id": "5"}, message_snapshots=[snapshot])

@@ -39,7 +39,7 @@ def invalid(field: str, code: str) -> discord.HTTPException:
         (failed(524), Unclear),
         (failed(401), AccountClosed),
         (failed(401, 50001), AccountClosed),
-        (failed(404), AccountClosed),
+        (failed(404), Refused),
         (failed(403), Refused),
         (failed(403, 50001), PlaceClosed),
         (discord.RateLimited(3.0), Busy),
@@ -66,7 +66,7 @@ def test_the_reason_is_discords_code() -> None:
         assert isinstance(found, PlaceClosed)
         assert (str(found), found.reason) == (sentence, str(code))
     for code, sentence in ACCOUNTS.items():
-        found = surface_error(failed(401 if code == 401 else 403, code) if code >= 1_000 else failed(code))
+        found = surface_error(failed(401 if code == 401 else 403, code))
         assert isinstance(found, AccountClosed)
         assert (str(found), found.reason) == (sentence, str(code))
 
@@ -80,6 +80,16 @@ def test_what_keeps_only_a_thread_from_being_made_closes_nothing() -> None:
     assert isinstance(thread_error(failed(404, 10008)), MessageGone)
     assert isinstance(thread_error(failed(404, 10003)), PlaceClosed)
     assert isinstance(thread_error(failed(500)), Unclear)
+
+
+@pytest.mark.parametrize(
+    ("code", "because_of"),
+    [(50013, "channel"), (160006, "channel"), (50024, "channel"), (50068, "root"), (99_999, "root"), (200001, "title")],
+)
+def test_what_keeps_one_message_from_having_a_thread_is_told_from_what_keeps_all(code: int, because_of: str) -> None:
+    found = thread_error(failed(400, code))
+    assert isinstance(found, NoThread)
+    assert found.because_of == because_of
 
 
 def test_a_reply_that_may_not_be_one_is_known() -> None:

@@ -1,6 +1,7 @@
 """Which calls are not made because Discord would turn them away."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import discord
 import pytest
@@ -111,9 +112,53 @@ def test_a_global_limit_stops_everything(limiter: Limiter, clock: Clock) -> None
 
 def test_a_ban_stops_everything_for_long(limiter: Limiter, clock: Clock) -> None:
     assert limiter.turned_away({"Retry-After": "5"}, None) == 60.0
-    assert limiter.turned_away({}, {"retry_after": 1}) == 600.0
+    assert limiter.turned_away({}, {"retry_after": "soon"}) == 600.0
     assert limiter.turned_away({"Retry-After": "99999999"}, None) == 3_600.0
     assert refused(limiter, POST) == pytest.approx(3_600.0)
+
+
+def test_what_discord_documents_is_its_word_whichever_way_it_came(limiter: Limiter) -> None:
+    told = {"message": "You are being rate limited.", "retry_after": 0.6, "global": False}
+    assert limiter.turned_away({"Retry-After": "1", "X-RateLimit-Scope": "user"}, told) == 0.6
+    with limiter.calling(POST):
+        pass
+
+
+def test_room_in_a_new_window_is_for_those_who_are_on_their_way_alone(limiter: Limiter) -> None:
+    with ExitStack() as outgoing:
+        first = limiter.calling(EDIT)
+        first.__enter__()
+        for _ in range(3):
+            outgoing.enter_context(limiter.calling(EDIT))
+        first.__exit__(None, None, None)
+        limiter.answered(EDIT, 200, told(4))
+        with limiter.calling(EDIT):
+            assert refused(limiter, EDIT) > 0
+
+
+@pytest.mark.parametrize(("reset", "waits"), [(1e9, 600.0), (float("inf"), 0.0), (float("nan"), 0.0), (-5.0, 0.0)])
+def test_no_bucket_is_blocked_for_ever(limiter: Limiter, reset: float, waits: float) -> None:
+    call(limiter, EDIT, told(0, reset=reset))
+    if waits:
+        assert refused(limiter, EDIT) == waits
+    else:
+        call(limiter, EDIT, told(0, reset=reset))
+
+
+def test_a_limit_of_nothing_is_none(limiter: Limiter) -> None:
+    for _ in range(3):
+        call(limiter, EDIT, told(0, limit=0, reset=0.0))
+
+
+def test_what_is_only_asked_for_leaves_room_for_the_rest(clock: Clock) -> None:
+    limiter, looking = Limiter(clock, reads=3), Route("GET", "/guilds/{guild_id}/members/{member_id}", guild_id="1", member_id="2")
+    for _ in range(3):
+        call(limiter, looking, {})
+        clock.now += 0.1
+    assert refused(limiter, looking) == pytest.approx(0.7)
+    with limiter.calling(POST):
+        clock.now += 0.7
+    call(limiter, looking, {})
 
 
 def test_calls_that_discord_turns_away_are_never_hammered(limiter: Limiter, clock: Clock) -> None:

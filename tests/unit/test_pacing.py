@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bots import pacing
 from bots.pacing import RECOVERY_SECONDS, Budget, Pacer, Rank, Urgency
 from tests import virtual_time
 
@@ -452,3 +453,21 @@ def test_text_is_hardly_older_than_under_the_best_schedule(number: int) -> None:
     _in_virtual_time(scenario)
     ratio = sum(each.staleness(seconds) for each in ours) / sum(each.staleness(seconds) for each in best)
     assert ratio <= 1.1
+
+
+@pytest.mark.parametrize("look_seconds", [0.1, 0.3, 0.5, 0.7])
+def test_room_that_comes_between_two_looks_at_the_clock_is_granted(look_seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, virtual_time.VirtualLoop)
+        loop.clock.now += look_seconds
+        return loop.time()
+
+    async def scenario() -> None:
+        pacer = Pacer()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(pacer.grant({"edit": Budget(calls=1, seconds=1, burst=2)}, lambda: Urgency(Rank.LIVE, 0.0)))
+
+    monkeypatch.setattr(pacing, "_now", slowly)
+    _in_virtual_time(scenario)

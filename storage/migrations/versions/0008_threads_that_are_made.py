@@ -18,6 +18,14 @@ def upgrade() -> None:
         "UPDATE deliveries SET thread = (SELECT bindings.thread FROM bindings WHERE bindings.id = deliveries.binding_id)"
         " WHERE binding_id IN (SELECT id FROM bindings WHERE opened)"
     )
+    op.create_index(
+        "ix_deliveries_known",
+        "deliveries",
+        ["sent_at"],
+        unique=False,
+        sqlite_where=sa.text("remote_id IS NOT NULL"),
+        postgresql_where=sa.text("remote_id IS NOT NULL"),
+    )
     op.create_table(
         "cursors",
         sa.Column("surface", sa.String(length=32), nullable=False),

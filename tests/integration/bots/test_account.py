@@ -239,6 +239,18 @@ async def test_an_outage_longer_than_the_lease_gives_the_account_to_whoever_reac
             assert first.ended.is_set()
 
 
+async def test_a_process_that_lost_the_account_takes_it_again_once_nobody_has_it(stage: Stage) -> None:
+    storage, intake = Database(stage.world.app.storage), Listening()
+    async with _holding(stage, storage=storage, intake=intake, rules=replace(QUICK, lease_seconds=0.5)), asyncio.timeout(5):
+        await intake.runs.wait()
+        storage.is_away = True
+        await intake.ended.wait()
+        intake.runs.clear()
+        storage.is_away = False
+        await intake.runs.wait()
+    assert [each.token for each in intake.leases] == [1, 2]
+
+
 async def test_bindings_without_anything_to_do_have_no_writer(stage: Stage) -> None:
     for each in range(200):
         chat = await stage.world.chat()

@@ -13,6 +13,7 @@ from bots.delivery import calls
 from bots.pacing import Budget
 from bots.policy import Policy
 from bots.surface import AccountClosed, Busy, Call, Limits, MessageGone, PlaceClosed, Refused, TooLong, Unclear, Unreachable
+from core import messages
 from core.models import AgentStatus, Identity, Place
 from core.ports import ModelRequest
 from tests.fake_surface import ACCOUNT, Enforced, FakeSurface, Fault, Platform
@@ -417,6 +418,58 @@ async def test_a_late_twin_is_looked_for_also_after_the_writer_began_anew(stage:
             stage.platform.post(posted.place, posted.part, posted.nonce)
             await stage.platform.until(lambda: stage.platform.texts() == ["Hello", "And again"])
     assert len(stage.platform.messages) == 3
+
+
+async def test_a_late_twin_is_looked_for_again_where_that_failed_also_by_a_writer_that_began_anew(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    await stage.bound(chat)
+    stage.surface.will("post", Fault(error=Unclear("No answer.")))
+    found, database = asyncio.Event(), Database(stage.world.app.storage)
+    async with stage.delivering(storage=database, settle_seconds=0.05, twin_seconds=0.2):
+        await stage.world.note(chat.id, "Hello")
+        await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
+        posted = stage.platform.shown()[0]
+        stage.platform.post(posted.place, posted.part, posted.nonce)
+        stage.surface.will("find", Fault(until=found))
+        await stage.until(lambda: not stage.surface.faults["find"])
+        database.is_away = True
+        found.set()
+        await stage.until(lambda: database.refused > 2)
+        database.is_away = False
+        await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
+
+
+async def test_a_status_that_the_platform_does_not_show_costs_no_call(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    stage.surface.limits_of = Limits(length=1000, edit_seconds=0.01, status_seconds=0.05)
+    stage.surface.statuses = {AgentStatus.THINKING}
+    gate, shown = Gate(), stage.platform.statuses[PLACE]
+    stage.world.model.will(gate, "Hello")
+    async with stage.world.working(), stage.delivering():
+        await stage.world.post(chat.id, "Hi")
+        await stage.until(lambda: len(shown) >= 3)
+        assert not (await stage.binding(binding)).status_shown
+        gate.open()
+        await stage.settled(binding)
+        calls = len(shown)
+        await asyncio.sleep(0.15)
+    assert {status for status, _ in shown} == {AgentStatus.THINKING}
+    assert len(shown) == calls
+
+
+async def test_what_an_older_version_noted_without_its_thread_is_changed_in_that(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    async with stage.delivering():
+        noted = await stage.world.note(chat.id, "Hello")
+        await stage.settled(binding)
+    rows = await stage.world.read(lambda uow: uow.deliveries.of_binding(binding.id, [str(noted.message_id)]))
+    await stage.world.write(lambda uow: uow.deliveries.put(*[replace(row, thread="") for row in rows]))
+    async with stage.delivering():
+        await stage.world.write(lambda uow: messages.edit(uow, stage.world.admin, noted.message_id, "Goodbye", rules=stage.world.app.rules))
+        await stage.platform.until(lambda: stage.platform.texts() == ["Goodbye"])
+    assert len(stage.platform.messages) == 1
 
 
 async def test_a_channel_that_the_operator_took_off_the_list_gets_nothing_and_direct_messages_do(stage: Stage) -> None:

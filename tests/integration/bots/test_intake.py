@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from bots.surface import (
     Busy,
     ChannelKind,
     Event,
+    PermissionMissing,
     PlaceClosed,
     Profile,
     Promoted,
@@ -232,6 +234,25 @@ async def test_a_message_that_waited_and_was_imported_does_not_come_twice(door: 
     assert await door.texts("1") == ["Said in this thread before:\n\n**bob**:\n> before", "help"]
 
 
+async def test_a_call_knows_what_it_replies_to_where_nobody_else_does(door: Door) -> None:
+    stored = await door.store(
+        replace(mention("do this"), answers="0.5", answered=("bob", "book a table")),
+        replace(mention("and this", "2"), answers="1", answered=("alice", "do this")),
+    )
+    async with door.open():
+        await door.done(*stored)
+    before = "Said before, in the message that the next one replies to:\n\n**bob**:\n> book a table"
+    assert await door.texts("1") == [before, "do this", "and this"]
+
+
+async def test_what_was_said_in_the_thread_is_all_that_comes_before(door: Door) -> None:
+    door.stage.platform.said["1"] = [("bob", "book a table")]
+    stored = await door.store(replace(mention("do this", "1.2", thread="1"), answers="1.1", answered=("bob", "book a table")))
+    async with door.open():
+        await door.done(*stored)
+    assert await door.texts("1") == ["Said in this thread before:\n\n**bob**:\n> book a table", "do this"]
+
+
 async def test_an_import_keeps_the_newest_that_fits(door: Door) -> None:
     door.stage.platform.said["1"] = [("bob", f"{number} " + "x" * 1_000) for number in range(100)]
     stored = await door.store(mention("help", "1.2", thread="1"))
@@ -385,7 +406,7 @@ async def test_a_place_that_is_closed_is_not_told_to_somebody_who_spoke_to_other
 
 
 async def test_what_the_platform_does_not_allow_is_told_after_two_minutes(door: Door, clock: ShiftedClock) -> None:
-    door.surface.kinds["C1"] = AccountClosed("The app lacks the scope groups:read.", reason="missing_scope")
+    door.surface.kinds["C1"] = PermissionMissing("The app lacks the scope groups:read.", reason="missing_scope")
     (stored,) = await door.store(mention())
     async with door.open():
         await door.stage.world.until(lambda: _was_tried(door, stored))
@@ -395,6 +416,17 @@ async def test_what_the_platform_does_not_allow_is_told_after_two_minutes(door: 
         await door.stage.platform.until(lambda: door.stage.platform.told)
     told = "The app lacks the scope groups:read. Your message was not taken in: send it again then."
     assert ((await door.row(stored)).error, door.stage.platform.told) == ("missing_scope", [(ALICE, told)])
+
+
+async def test_what_came_while_the_bot_was_not_let_in_is_taken_in_once_it_is(door: Door, clock: ShiftedClock) -> None:
+    door.surface.kinds["C1"] = AccountClosed("The token was revoked.", reason="token_revoked")
+    (stored,) = await door.store(mention())
+    async with door.open():
+        await door.stage.world.until(lambda: _was_tried(door, stored))
+        clock.advance(80_000)
+        door.surface.kinds["C1"] = ChannelKind.OPEN
+        await door.done(stored)
+    assert ((await door.row(stored)).error, door.stage.platform.told) == (None, [])
 
 
 async def test_a_platform_that_is_away_is_waited_for_for_an_hour(door: Door, clock: ShiftedClock) -> None:

@@ -165,6 +165,18 @@ async def test_a_reply_to_a_person_is_none_to_the_bot(door: Door) -> None:
     assert (await door.texts("1"), await door.stage.world.titles(), door.stage.platform.told) == (["plan"], ["plan"], [])
 
 
+async def test_a_reply_to_what_a_task_was_made_of_goes_on_with_it(door: Door) -> None:
+    await takes(door, Promoted(said=said("plan"), by=BOB), mention("and that", "2", answers="1"))
+    assert (await door.texts("1"))[1:] == ["and that"]
+
+
+async def test_a_thread_that_people_make_on_a_message_of_theirs_is_another_place(door: Door) -> None:
+    binding = await stood_in(door)
+    await takes(door, mention("more", "2", answers=OURS), mention("paint", "2.1", thread="2"))
+    assert (await door.texts("1"), await door.texts("2")) == (["plan", "more"], ["paint"])
+    assert not (await door.stage.binding(binding)).opened
+
+
 async def test_a_reply_to_what_nobody_knows_is_a_new_task(door: Door) -> None:
     await stood_in(door)
     await takes(door, mention("another", "2", answers="499"))

@@ -9,14 +9,16 @@ from itertools import pairwise
 import pytest
 
 from bots.pacing import Budget
+from bots.places import Places
+from bots.policy import Policy
 from bots.surface import Busy, Call, Limits, NoThread, Part, PlaceClosed, Unclear, Unreachable
 from core import bindings, conversations, tasks
 from core.ids import new_id
-from core.models import Binding, Place, Task
+from core.models import CARD, Binding, Delivery, Place, Task
 from core.ports import ModelRequest, UnitOfWork
-from tests.fake_surface import ACCOUNT, Enforced, FakeSurface, Fault, RemoteMessage
+from tests.fake_surface import ACCOUNT, Enforced, FakeSurface, Fault, RemoteMessage, RemoteThread
 from tests.fakes import Gate, Item, ScriptedModel
-from tests.integration.bots.conftest import Play, Stage
+from tests.integration.bots.conftest import Database, Play, Stage
 
 _SPOKEN = 10.0
 """Seconds, of an answer of 40 words."""
@@ -317,8 +319,7 @@ def test_a_reply_answers_what_it_replies_to_where_that_stands_beside_it(play: Pl
             await stage.platform.until(lambda: other.thread)
             await other.say("Here", other.root)
             await stage.platform.until(lambda: other.thread[-2:] == ["Here", "OK."])
-            in_thread = [each for each in stage.platform.shown() if each.place.thread == other.root]
-            assert in_thread[-1].answers == in_thread[-2].id
+            assert [each.answers for each in stage.platform.shown() if each.place.thread] == [""] * len(other.thread)
 
     play(scenario)
 
@@ -334,6 +335,196 @@ def test_a_lost_post_is_told_from_others_in_the_same_channel_by_what_is_known_of
             await stage.platform.until(lambda: stage.platform.texts().count("OK.") == 2, seconds=60)
             await asyncio.sleep(60)
         assert sorted(stage.platform.texts()) == sorted(["Do it", "Do it", asked[0].card, asked[1].card, "OK.", "OK."])
+
+    play(scenario)
+
+
+def test_two_lost_posts_are_two_messages_also_where_both_are_looked_for_at_once(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.forgets_nonces = True
+        stage.surface.will("open", *[Fault(error=NoThread("Nobody allows it."))] * 4)
+        stage.surface.will("post", *[Fault(takes=0.05, error=Unclear("No answer."), done=True)] * 2)
+        asked = [await mention(stage, "One"), await mention(stage, "Two")]
+        async with stage.delivering():
+            await stage.platform.until(lambda: len(stage.platform.texts()) == 4)
+        stage.surface.will("find", *[Fault(takes=0.2)] * 2)
+        async with stage.answering(), stage.delivering():
+            await stage.platform.until(lambda: stage.platform.texts().count("OK.") == 2, seconds=60)
+            await asyncio.sleep(60)
+        cards = [(await _row(stage, each, CARD)).remote_id for each in asked]
+        assert len(set(cards)) == 2
+        assert sorted(stage.platform.texts()) == sorted(["Do it", "Do it", asked[0].card, asked[1].card, "OK.", "OK."])
+
+    play(scenario)
+
+
+def test_what_was_just_posted_and_is_not_noted_yet_is_not_taken_for_a_lost_post(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        database, noted = Database(stage.world.app.storage), asyncio.Event()
+
+        def hold_up_its_note(step: str) -> None:
+            if step == "post is done":
+                stage.surface.before = lambda _: None
+                database.writes_wait = noted
+                asyncio.get_running_loop().call_later(0.01, setattr, database, "writes_wait", None)
+
+        stage.surface.forgets_nonces = True
+        stage.surface.will("open", *[Fault(error=NoThread("Nobody allows it."))] * 2)
+        stage.surface.will("post", Fault(error=Unclear("No answer.")))
+        async with stage.answering(), stage.delivering(storage=database):
+            asked = [await mention(stage, "One")]
+            await stage.until(lambda: not stage.surface.faults["post"])
+            stage.surface.before = hold_up_its_note
+            asked.append(await mention(stage, "Two"))
+            await stage.until(lambda: _calls(stage, "find"), seconds=20)
+            await asyncio.sleep(1)
+            noted.set()
+            await stage.platform.until(lambda: stage.platform.texts().count("OK.") == 2, seconds=60)
+            await asyncio.sleep(60)
+        shown = {each.text: each for each in stage.platform.shown()}
+        assert [(await _row(stage, each, CARD)).remote_id for each in asked] == [shown[each.card].id for each in asked]
+        assert {len(each.parts) for each in shown.values()} == {1}
+
+    play(scenario)
+
+
+async def _row(stage: Stage, at: Mention, item: str) -> Delivery:
+    return (await stage.world.read(lambda uow: uow.deliveries.of_binding(at.start.id, [item])))[0]
+
+
+_MAY_NOT_WRITE = PlaceClosed("Nobody lets it write here.", reason="50013")
+
+
+def test_what_may_not_be_said_in_the_channel_waits_for_the_thread(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.will("open", Fault(error=Busy(20.0)))
+        stage.surface.will("post", Fault(error=_MAY_NOT_WRITE))
+        async with stage.answering(), stage.delivering():
+            plan = await mention(stage, "Plan")
+            await stage.platform.until(lambda: plan.thread == [plan.card, "OK."], seconds=60)
+            await stage.settled(plan.start)
+        assert _calls(stage, "post") == 3
+        assert (await plan.binding()).ended is None
+
+    play(scenario)
+
+
+def test_where_nothing_may_be_said_and_no_thread_can_be_made_the_place_ends(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.will("open", Fault(error=Busy(20.0)), Fault(error=NoThread("Nobody allows it.")))
+        stage.surface.will("post", *[Fault(error=_MAY_NOT_WRITE)] * 2)
+        async with stage.answering(), stage.delivering():
+            plan = await mention(stage, "Plan")
+            await asyncio.sleep(10)
+            assert (await plan.binding()).ended is None
+            await asyncio.sleep(20)
+        assert (await plan.binding()).ended == "50013"
+
+    play(scenario)
+
+
+def test_a_message_that_takes_no_thread_keeps_no_other_from_having_one(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.will("open", Fault(error=NoThread("Not on this one.", because_of="root")))
+        async with stage.answering(), stage.delivering():
+            odd = await mention(stage, "Odd")
+            await stage.platform.until(lambda: stage.platform.texts() == ["Do it", odd.card, "OK."])
+            plan = await mention(stage, "Plan")
+            await stage.platform.until(lambda: plan.thread == [plan.card, "OK."])
+            await stage.settled(odd.start)
+        assert _calls(stage, "open") == 2
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_thread_whose_title_is_refused_is_named_by_its_ref(play: Play, refused: int) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.will("open", *[Fault(error=NoThread("Not these words.", because_of="title"))] * refused)
+        async with stage.answering(), stage.delivering():
+            rude = await mention(stage, "Rude")
+            await stage.platform.until(lambda: "OK." in stage.platform.texts())
+            await stage.settled(rude.start)
+            plan = await mention(stage, "Plan")
+            await stage.platform.until(lambda: "OK." in plan.thread)
+        assert stage.platform.threads.get(rude.root) == (RemoteThread([rude.task.ref]) if refused == 1 else None)
+        assert (_calls(stage, "open"), _calls(stage, "arrange")) == (3, 0)
+
+    play(scenario)
+
+
+def test_a_reply_that_waits_for_hours_stays_and_its_text_begins_below(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.surface.limits_of = Limits(length=1000, edit_seconds=1.25, old_seconds=3300)
+        stage.surface.live_seconds_of = lambda _: 3300.0
+        gate = Gate()
+        stage.world.model.will("One ", gate, "two")
+        async with stage.delivering():
+            plan = await mention(stage, "Plan")
+            await stage.platform.until(lambda: plan.thread == [plan.card, ""])
+            waits = stage.platform.shown()[-1]
+            posted = _calls(stage, "post")
+            await asyncio.sleep(2 * 3600)
+            assert (_calls(stage, "post") - posted, _calls(stage, "delete"), waits.deleted) == (0, 0, False)
+            async with stage.answering():
+                await stage.platform.until(lambda: plan.thread == [plan.card, "One "], seconds=60)
+                assert waits.deleted
+                gate.open()
+                await stage.platform.until(lambda: plan.thread == [plan.card, "One two"])
+                await stage.settled(plan.start)
+        assert _calls(stage, "post") - posted == 1
+
+    play(scenario)
+
+
+def test_a_thread_that_a_person_entered_before_it_was_noted_is_named_and_put_away_all_the_same(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        places = Places(stage.services(), stage.surface, Policy())
+        async with stage.answering():
+            plan = await mention(stage, "Plan")
+            stage.platform.make_thread(plan.root, f"{plan.task.ref} Plan")
+            await stage.world.write(lambda uow: places.entered(uow, replace(TOP, thread=plan.root)))
+            async with stage.delivering():
+                await _update(stage, plan.task, status="done")
+                await stage.platform.until(lambda: stage.platform.threads[plan.root].archived, seconds=60)
+                await stage.settled(plan.start)
+
+    play(scenario)
+
+
+def test_a_thread_that_people_made_on_the_message_keeps_its_name(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        async with stage.answering():
+            plan = await mention(stage, "Plan")
+            stage.platform.make_thread(plan.root, "Our plans", by_people=True)
+            async with stage.delivering():
+                await stage.platform.until(lambda: plan.thread == [plan.card, "OK."])
+                await _update(stage, plan.task, status="done")
+                await stage.settled(plan.start, seconds=60)
+        assert stage.platform.threads[plan.root] == RemoteThread(["Our plans"], by_people=True)
+
+    play(scenario)
+
+
+def test_where_somebody_entered_another_thread_meanwhile_the_conversation_stays_there(play: Play) -> None:
+    async def scenario(stage: Stage) -> None:
+        places = Places(stage.services(), stage.surface, Policy())
+        made = asyncio.Event()
+        stage.surface = FakeSurface(stage.platform, call_seconds=10.0, makes_threads=True)
+        stage.surface.will("open", Fault(error=Busy(10.0)), Fault(until=made))
+        async with stage.answering(), stage.delivering(open_call_seconds=10.0):
+            plan = await mention(stage, "Plan")
+            await stage.platform.until(lambda: "OK." in stage.platform.texts())
+            ours = stage.platform.shown()[-1].id
+            await stage.until(lambda: not stage.surface.faults["open"], seconds=60)
+            stage.platform.make_thread(ours, "Aside", by_people=True)
+            entered = await stage.world.write(lambda uow: places.entered(uow, replace(TOP, thread=ours)))
+            assert entered
+            assert (entered.opened, entered.thread) == (True, ours)
+            made.set()
+            await plan.say("Here", ours)
+            await stage.platform.until(lambda: stage.platform.within(ours)[-1:] == ["OK."])
+        assert (await plan.binding()).thread == ours
 
     play(scenario)
 

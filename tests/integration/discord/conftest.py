@@ -32,7 +32,7 @@ _CALLS = 10
 """The last ones, that are told where a thread does not show what it should."""
 _OFTEN = Budget(calls=1_000, seconds=1, burst=100)
 _BUDGETS = dict.fromkeys(("edits", "amends", "posts", "deletes", "looks", "opens", "arranges", "statuses"), _OFTEN)
-QUICK = DiscordRules(edit_seconds=0.02, **_BUDGETS)  # type: ignore[arg-type]
+QUICK = DiscordRules(edit_seconds=0.02, everything=_OFTEN, reads=1_000, **_BUDGETS)  # type: ignore[arg-type]
 """As if Discord's limits were far away."""
 SOON = GatewayRules(
     restart_seconds=0.02,

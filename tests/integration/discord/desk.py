@@ -12,6 +12,7 @@ import discord as discord_py
 from bots.commands import Commands
 from bots.discord.access import signed_in
 from bots.discord.client import Client, set_endpoints
+from bots.discord.command_tree import Tree
 from bots.discord.interactions import InteractionRules, Interactions
 from bots.discord.listening import Listening
 from bots.discord.surface import DiscordSurface
@@ -35,6 +36,7 @@ class Desk:
     discord: DiscordEmulator
     listening: Listening
     interactions: Interactions
+    tree: Tree
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Client]:
@@ -100,6 +102,7 @@ async def desk_of(world: World, discord: DiscordEmulator, **config: Any) -> Asyn
             intake=Intake(services, surface, Taking(services, surface, people, policy)),
             tasks=tasks,
         )
-        desk = Desk(world=world, discord=discord, listening=listening, interactions=Interactions(listening, QUICK))
-        await desk.interactions.sync(client)
-        yield desk
+        interactions = Interactions(listening, QUICK)
+        tree = interactions.attach(client)
+        await interactions.sync(tree)
+        yield Desk(world=world, discord=discord, listening=listening, interactions=interactions, tree=tree)

@@ -1,5 +1,6 @@
 """What the client makes of answers that are none of Discord's, and what reaches the log of what its library says."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -10,10 +11,11 @@ import structlog
 from aiohttp import web
 from discord.http import Route
 
+from bots.discord.access import signed_in
 from bots.discord.client import Client, quieten, set_endpoints
 from bots.discord.config import DiscordConfig
 from bots.discord.failures import translated
-from bots.surface import Busy, Refused, SurfaceError, Unclear
+from bots.surface import AccountClosed, Busy, Refused, SurfaceError, Unclear
 
 _PORTAL = "<html>Sign in to the network</html>"
 _WORDS = {"code": 50035, "message": "words", "errors": {"content": {"_errors": [{"code": "BASE_TYPE_MAX_LENGTH", "message": "words"}]}}}
@@ -28,9 +30,17 @@ class Server:
 
     async def handle(self, request: web.Request) -> web.Response:
         self.calls.append(request.path)
+        if request.path.endswith("/silent"):
+            return await self._say_nothing(request)
         if request.path.endswith("/elsewhere"):
             return web.json_response({})
         return self.answer()
+
+    async def _say_nothing(self, request: web.Request) -> web.Response:
+        """A connection whose other end never reads, and never closes."""
+        await web.WebSocketResponse(autoclose=False).prepare(request)
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 @pytest.fixture
@@ -65,6 +75,8 @@ async def client() -> AsyncIterator[Client]:
         (lambda: web.Response(status=502, text=_PORTAL, content_type="text/html"), Unclear),
         (lambda: web.Response(status=403, text=_PORTAL, content_type="text/html"), Refused),
         (lambda: web.Response(status=429, text=_PORTAL, content_type="text/html", headers={"Via": "1.1 google"}), Busy),
+        (lambda: web.json_response({"message": "404: Not Found", "code": 0}, status=404), Refused),
+        (lambda: web.json_response({"retry_after": 0.5, "global": False}, status=429), Busy),
         (lambda: web.json_response({"code": "none", "message": None, "errors": ["odd"]}, status=400), Refused),
     ],
 )
@@ -81,6 +93,21 @@ async def test_what_is_no_answer_of_discords_is_taken_for_none(
 async def test_an_answer_without_anything_is_one(server: Server, client: Client) -> None:
     server.answer = lambda: web.Response(status=204)
     assert await client.http.request(Route("POST", "/channels/1/typing")) is None
+
+
+async def test_where_nobody_knows_how_to_sign_in_that_is_said(server: Server) -> None:
+    server.answer = lambda: web.json_response({"message": "404: Not Found", "code": 0}, status=404)
+    async with Client(DiscordConfig(token="secret")) as client:
+        with pytest.raises(AccountClosed, match="ONETHREAD_DISCORD_API_URL"):
+            await signed_in(client)
+
+
+async def test_closing_waits_for_nobody_who_is_silent(server: Server, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bots.discord.client._CLOSE_SECONDS", 0.1)
+    socket = await client.http.ws_connect(f"{Route.BASE}/silent")
+    async with asyncio.timeout(2):
+        await socket.close()
+        await client.close()
 
 
 async def test_of_a_failure_only_the_codes_are_kept(server: Server, client: Client) -> None:

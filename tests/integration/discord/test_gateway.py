@@ -1,12 +1,15 @@
 """The connection to Discord's gateway: whatever ends it or makes it deaf, the bot comes back, and nothing is lost or doubled."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from discord.gateway import KeepAliveHandler
 
 from bots.discord.serving import running
+from bots.discord.surface import DiscordSurface
 from tests.emulators.discord import DiscordEmulator
 from tests.integration.conftest import World
 from tests.integration.discord.conftest import (
@@ -117,6 +120,7 @@ async def test_sessions_none_of_which_lasts_are_begun_more_and_more_slowly(
         discord.invalidate()
         await discord.until(lambda: discord.identifies > 5)
         assert asyncio.get_running_loop().time() - begun > 0.02 * 2**4
+    assert not [each for each in threading.enumerate() if isinstance(each, KeepAliveHandler) and not each._stop_ev.is_set()]
 
 
 @pytest.mark.parametrize(
@@ -196,6 +200,56 @@ async def test_only_one_process_listens(world: World, discord: DiscordEmulator, 
         assert discord.connections == 0
     async with open_office() as office:
         await still_hears(office, channel)
+
+
+async def test_it_ends_while_a_connection_fails(open_office: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TaskGroup of Python 3.11 and 3.12 raises what failed, and the cancellation is gone."""
+    fails, failing, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def failed(_client: Any) -> None:
+        await fails.wait()
+        raise ConnectionError
+
+    async def ends_slowly(_client: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            failing.set()
+            await goes_on.wait()
+
+    monkeypatch.setattr("bots.discord.gateway._Client.stay", failed)
+    monkeypatch.setattr("bots.discord.gateway._Client.watch", ends_slowly)
+    async with asyncio.timeout(10):
+        async with open_office(connected=False):
+            fails.set()
+            await failing.wait()
+            asyncio.get_running_loop().call_later(0.05, goes_on.set)
+
+
+async def test_it_hears_where_the_commands_cannot_be_told(open_office: Open, channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_tree: object) -> bool:
+        raise KeyError("name")
+
+    monkeypatch.setattr("bots.discord.interactions.synced", broken)
+    async with open_office() as office:
+        await still_hears(office, channel)
+        assert office.discord.identifies == 1
+
+
+async def test_a_link_leads_to_its_server_from_the_beginning_on(
+    open_office: Open, discord: DiscordEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = discord.guild("Elsewhere", discord.person("alice")).channel("plans")
+    made: list[DiscordSurface] = []
+
+    def make(*given: Any) -> DiscordSurface:
+        made.append(DiscordSurface(*given))
+        return made[-1]
+
+    monkeypatch.setattr("bots.discord.serving.DiscordSurface", make)
+    async with open_office() as office:
+        link = f"https://discord.com/channels/{discord.channels[channel].guild_id}/5"
+        await discord.until(lambda: made[0].link(office.place(channel, "5")) == link)
 
 
 async def test_it_ends_cleanly(world: World, discord: DiscordEmulator, channel: str) -> None:

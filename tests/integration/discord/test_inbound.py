@@ -3,10 +3,34 @@
 import pytest
 
 from bots.policy import ChannelRules
-from tests.emulators.discord import DiscordEmulator
+from core.models import Visibility
+from tests.emulators.discord import DiscordEmulator, permissions, shapes
+from tests.emulators.discord.objects import Overwrite
 from tests.integration.discord.conftest import Office, Open, Speaker, Thread
 
 People = tuple[Speaker, Speaker, Speaker]
+
+
+# --- what it replies to ---------------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_replies_to_somebody_brings_along_what_it_replies_to(office: Office, people: People, channel: str) -> None:
+    alice, bob, carol = people
+    asked = await bob.says_id(f"can <@{carol.id}> book a table?", files=[("menu.txt", b"1", "text/plain")])
+    thread = await alice.says("@onethread do this", reply_to=asked)
+    before = "Said before, in the message that the next one replies to:\n\n**Bob**:\n> can @Carol book a table?\n> [file: menu.txt]"
+    await office.says(channel, thread.id, f"alice: {before}", "alice: do this")
+
+
+async def test_a_call_that_replies_to_a_bot_does_likewise_and_to_discord_itself_does_not(
+    office: Office, people: People, channel: str
+) -> None:
+    alice, _, _ = people
+    robot = office.discord.person("robot", bot=True)
+    built = await robot.say(channel, "The build failed.")
+    thread = await alice.says("@onethread look into it", reply_to=built)
+    before = "Said before, in the message that the next one replies to:\n\n**robot**:\n> The build failed."
+    await office.says(channel, thread.id, f"alice: {before}", "alice: look into it")
 
 
 # --- when it answers -------------------------------------------------------------------------------------------------
@@ -327,3 +351,17 @@ async def test_without_contents_mentions_and_direct_messages_are_answered(
         await office.says(direct.channel, "", "alice: hello")
         assert str(discord.messages(thread.id)).count("I can read only") == 1
     assert "Switch on Message Content Intent" in capsys.readouterr().out
+
+
+async def test_a_channel_that_was_made_private_just_now_is_private(office: Office, people: People, channel: str) -> None:
+    alice, _, _ = people
+    thread = await alice.says("@onethread plan my week")
+    await office.says(channel, thread.id, "alice: plan my week")
+    place, home, seen = office.discord.channels[channel], office.discord.home.id, permissions.bits(["VIEW_CHANNEL"])
+    place.overwrites[home] = Overwrite(home, member=False, deny=seen)
+    for member in (alice.id, office.discord.bot_id):
+        place.overwrites[member] = Overwrite(member, member=True, allow=seen)
+    office.discord.tell_guild("CHANNEL_UPDATE", shapes.channel(office.discord, place), office.discord.guilds[home])
+    second = await alice.says("@onethread what bob earns")
+    await office.says(channel, second.id, "alice: what bob earns")
+    assert (await office.conversation(channel, second.id)).visibility is Visibility.PRIVATE

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bots.commands import SUBCOMMANDS, Command, Commands
+from bots.discord.command_tree import Tree
 from bots.discord.interactions import Interactions
 from bots.discord.listening import Listening
 from bots.surface import Action
@@ -50,15 +51,15 @@ async def test_the_commands_are_those_that_there_are(desk: Desk) -> None:
 
 
 async def test_discord_is_told_of_the_commands_only_where_it_has_others(desk: Desk) -> None:
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert len(desk.discord.called("commands.put")) == 1
     desk.discord.commands[0]["options"][0]["description"] = "Something else"
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert len(desk.discord.called("commands.put")) == 2
     desk.discord.commands.append({**desk.discord.commands[0], "id": "1", "name": "older"})
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert {each["name"] for each in desk.discord.commands} == {"task", "help", "Make a task"}
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert len(desk.discord.called("commands.put")) == 3
 
 
@@ -67,7 +68,7 @@ async def test_whatever_differs_of_an_option_is_told_anew(desk: Desk) -> None:
     for number, (what, value) in enumerate(differences.items()):
         show = next(each for each in _options(desk, "task") if each["name"] == "show")
         show["options"][0][what] = value
-        await desk.interactions.sync(desk.listening.client)
+        await desk.interactions.sync(desk.tree)
         assert len(desk.discord.called("commands.put")) == 2 + number, what
 
 
@@ -81,7 +82,7 @@ async def test_a_server_that_gives_no_contexts_back_is_told_once(world: World, d
     async with desk_of(world, discord) as desk:
         for each in discord.commands:
             each["contexts"] = each["integration_types"] = None
-        await desk.interactions.sync(desk.listening.client)
+        await desk.interactions.sync(desk.tree)
     assert len(discord.called("commands.put")) == 1
 
 
@@ -89,7 +90,7 @@ async def test_the_command_that_discord_made_by_itself_stays(desk: Desk, monkeyp
     """A request without it would be refused, while Discord's apps with an activity have it."""
     entry = {"id": "1", "name": "launch", "type": 4, "handler": 2, "description": ""}
     desk.discord.commands.append(entry)
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert len(desk.discord.called("commands.put")) == 1
     told: list[Any] = []
 
@@ -99,7 +100,7 @@ async def test_the_command_that_discord_made_by_itself_stays(desk: Desk, monkeyp
 
     desk.discord.commands[0]["description"] = "Something else"
     monkeypatch.setattr(desk.listening.client.http, "bulk_upsert_global_commands", upsert)
-    await desk.interactions.sync(desk.listening.client)
+    await desk.interactions.sync(desk.tree)
     assert [each["name"] for each in told] == ["task", "help", "Make a task", "launch"]
 
 
@@ -109,6 +110,35 @@ async def test_discord_is_told_until_it_has_taken_them(world: World, discord: Di
     discord.fail("PUT", "commands.put", status=403, code=50001)
     async with desk_of(world, discord):
         assert {each["name"] for each in discord.commands} == {"task", "help", "Make a task"}
+
+
+@pytest.mark.parametrize(
+    "registered", [None, [{"id": "1"}], [{"name": None, "options": [{}]}], ["odd"], [{"name": "task", "options": [1]}]]
+)
+async def test_whatever_a_server_has_registered_ends_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch, registered: Any) -> None:
+    answers = [registered]
+
+    async def get(_application: object) -> Any:
+        return answers.pop() if answers else desk.discord.commands
+
+    monkeypatch.setattr(desk.listening.client.http, "get_global_commands", get)
+    await desk.interactions.sync(desk.tree)
+    assert {each["name"] for each in desk.discord.commands} == {"task", "help", "Make a task"}
+
+
+async def test_a_defect_in_describing_the_commands_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    described, tried = Tree.described, 0
+
+    def once(tree: Tree) -> list[Any]:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            raise KeyError("name")
+        return described(tree)
+
+    monkeypatch.setattr(Tree, "described", once)
+    await desk.interactions.sync(desk.tree)
+    assert tried == 2
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -158,13 +158,25 @@ async def test_where_files_are_not_allowed_the_text_comes_alone(discord: Discord
     assert discord.message(shown["id"])["attachments"] == []
 
 
-async def test_a_thread_that_was_put_away_is_brought_back_by_an_edit(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_thread_that_was_put_away_is_brought_back_by_an_edit_and_put_away_again_unless_more_follow(
+    discord: DiscordEmulator, surface: DiscordSurface, live: bool
+) -> None:
     place = await thread_of(discord, surface)
     remote_id = await surface.post(place, Part(text="Half"), NONCE)
     await discord.person("alice").archive(place.thread)
-    await surface.edit(place, remote_id, Part(text="Whole"), NONCE)
+    await surface.edit(place, remote_id, Part(text="Whole", live=live), NONCE)
     assert discord.message(remote_id)["content"] == "Whole"
-    assert discord.thread(place.thread)["thread_metadata"]["archived"] is False
+    assert discord.thread(place.thread)["thread_metadata"]["archived"] is not live
+
+
+async def test_a_deletion_in_a_thread_that_was_put_away_leaves_it_so(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    place = await thread_of(discord, surface)
+    remote_id = await surface.post(place, Part(text="Half"), NONCE)
+    await discord.person("alice").archive(place.thread)
+    await surface.delete(place, remote_id)
+    assert remote_id not in [message["id"] for message in discord.messages(place.thread)]
+    assert discord.thread(place.thread)["thread_metadata"]["archived"] is True
 
 
 async def test_a_locked_thread_is_closed(discord: DiscordEmulator, surface: DiscordSurface) -> None:
@@ -184,7 +196,7 @@ async def test_posting_again_with_the_same_nonce_gives_the_same_message(discord:
     discord.fail("POST", "message.create", status=None, after=True)
     with pytest.raises(Unclear):
         await surface.post(place, Part(text="Hello"), NONCE)
-    assert await surface.find(place, NONCE, ago(1), ()) == []
+    assert await surface.find(place, NONCE, ago(1), None) == [], "without guessing"
     remote_id = await surface.post(place, Part(text="Hello"), NONCE)
     assert [message["id"] for message in discord.messages(discord.general)] == [remote_id]
 
@@ -198,16 +210,18 @@ async def test_a_post_is_found_by_what_the_gateway_told(discord: DiscordEmulator
     assert discord.called("message.create")[0].json["nonce"] == SAME_NONCE
 
 
-async def test_long_after_it_is_the_first_of_ours_that_nobody_knows(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+async def test_what_nobody_heard_of_is_the_first_of_ours_that_nobody_knows(discord: DiscordEmulator, surface: DiscordSurface) -> None:
     alice, place = discord.person("alice"), at(discord, discord.general)
     known = await surface.post(place, Part(text="Known"), new_id())
-    await surface.notice(place, "No delivery")
+    await surface.notice(place, "No delivery", "no delivery")
     await alice.say(discord.general, "Somebody else's")
     lost = await surface.post(place, Part(text="Lost"), NONCE)
     await surface.post(place, Part(text="Later"), new_id())
-    since, later = ago(0), _later(surface, 121)
+    since, later = ago(0), _restarted(surface)
     assert await later.find(place, NONCE, since, {known}) == [lost]
     assert await later.find(place, NONCE, since + timedelta(minutes=5), {known}) == []
+    later.heard("another nonce", lost)
+    assert await later.find(place, NONCE, since, {known}) != [lost]
 
 
 async def test_nonces_of_the_history_tell_posts_apart(discord: DiscordEmulator, surface: DiscordSurface) -> None:
@@ -215,14 +229,14 @@ async def test_nonces_of_the_history_tell_posts_apart(discord: DiscordEmulator, 
     place = at(discord, discord.general)
     await surface.post(place, Part(text="Other"), new_id())
     remote_id = await surface.post(place, Part(text="Hello"), NONCE)
-    later = _later(surface, 3600)
+    later = _restarted(surface)
     assert await later.find(place, NONCE, ago(1), ()) == [remote_id]
     assert await later.find(place, new_id(), ago(1), ()) == []
 
 
-def _later(surface: DiscordSurface, seconds: float) -> DiscordSurface:
-    """The same, so much later, in a process that heard nothing."""
-    return DiscordSurface(surface._config, surface._client, surface._who, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+def _restarted(surface: DiscordSurface) -> DiscordSurface:
+    """The same, in a process that heard nothing."""
+    return DiscordSurface(surface._config, surface._client, surface._who)
 
 
 async def test_a_message_that_is_gone_is_said_to_be(discord: DiscordEmulator, surface: DiscordSurface) -> None:
@@ -274,6 +288,16 @@ async def test_a_thread_is_renamed_and_put_away(discord: DiscordEmulator, surfac
     await surface.arrange(place, "OT-1 Done", archived=True)
     shown = discord.thread(place.thread)
     assert (shown["name"], shown["thread_metadata"]["archived"]) == ("OT-1 Done", True)
+
+
+async def test_a_thread_that_people_made_stays_as_it_is(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    alice, place = discord.person("alice"), at(discord, discord.general)
+    root = await alice.say(discord.general, "hello")
+    await alice.thread(discord.general, root, "Our plans")
+    assert await surface.open(place, root, "OT-1 Hello") == root
+    await surface.arrange(replace(place, thread=root), "OT-1 Hello", archived=True)
+    shown = discord.thread(root)
+    assert (shown["name"], shown["thread_metadata"]["archived"]) == ("Our plans", False)
 
 
 # --- what Discord refuses --------------------------------------------------------------------------------------------
@@ -400,6 +424,48 @@ async def test_members_are_known_and_others_are_told_why_not(discord: DiscordEmu
     assert not (await surface.profile("99999999999999999")).member
 
 
+async def test_people_are_looked_for_where_they_were_met(discord: DiscordEmulator, make: Make) -> None:
+    alice = discord.person("alice")
+    guilds = [discord.guild(f"Guild {number}", alice) for number in range(3)]
+    surface = await make(guilds=frozenset({discord.home.id, *(each.id for each in guilds), "99999999999999999"}))
+    surface.met(alice.id, guilds[2].id)
+    assert (await surface.profile(alice.id)).member
+    asked = [call.path.split("/")[2] for call in discord.calls if "/members/" in call.path]
+    assert asked == [guilds[2].id]
+
+
+async def test_guilds_that_the_bot_is_not_in_are_not_asked(discord: DiscordEmulator, make: Make) -> None:
+    surface = await make(guilds=frozenset({discord.home.id, "99999999999999999"}))
+    assert not (await surface.profile(discord.stranger("mallory").id)).member
+    assert not [call for call in discord.calls if call.status == 403 or "99999999999999999" in call.path]
+
+
+async def test_who_was_described_just_now_is_not_asked_for(discord: DiscordEmulator, make: Make) -> None:
+    alice, bob = discord.person("alice"), discord.person("bob")
+    surface = await make(roles=frozenset({"7"}))
+    for person, roles in ((alice, ["7"]), (bob, [])):
+        surface.met(person.id, discord.home.id, {"nick": "Al", "roles": roles, "user": {"id": person.id, "username": "al"}})
+    assert ((await surface.profile(alice.id)).name, (await surface.profile(alice.id)).member) == ("Al", True)
+    assert "certain roles" in (await surface.profile(bob.id)).refusal
+    surface.met(alice.id, "99999999999999999", {"roles": ["7"]})  # which is not served
+    assert not (await surface.profile(alice.id)).member
+    assert len([call for call in discord.calls if "/members/" in call.path]) == 1
+
+
+async def test_in_many_guilds_somebody_is_looked_for_bit_by_bit(discord: DiscordEmulator, make: Make) -> None:
+    discord.limits.off()
+    alice, mallory = discord.person("alice"), discord.stranger("mallory")
+    for number in range(45):
+        discord.guild(f"Guild {number}", alice)
+    discord.guild("The last", alice).admit(discord.user("mallory"))
+    surface = await make(guilds=frozenset(discord.guilds), rules=replace(QUICK, reads=1_000))
+    for _ in range(2):
+        with pytest.raises(Busy):
+            await surface.profile(mallory.id)
+    assert (await surface.profile(mallory.id)).member
+    assert len([call for call in discord.calls if "/members/" in call.path]) == 47
+
+
 async def test_with_a_list_of_roles_others_are_refused(discord: DiscordEmulator, make: Make) -> None:
     alice, bob = discord.person("alice"), discord.person("bob")
     role = discord.home.role("team", people=[alice])
@@ -437,6 +503,31 @@ async def test_names_stand_for_ids(discord: DiscordEmulator, surface: DiscordSur
     assert await surface.markdown(text) == "@Alice @team #general @99999999999999999"
 
 
+async def test_of_the_names_that_nobody_has_few_are_looked_up_and_once(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    text = " ".join(f"<@{10**17 + number}>" for number in range(200))
+    before = len(discord.calls)
+    assert (await surface.markdown(text)).startswith("@100000000000000000 @")
+    first = len(discord.calls) - before
+    assert first <= 41  # in the guild, as a user; and which guilds there are
+    await surface.markdown(" ".join(f"<@{10**17 + number}>" for number in range(20)))
+    assert len(discord.calls) == before + first
+
+
+async def test_names_that_came_with_a_message_are_not_looked_up(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    message = {"id": "5", "author": {"id": "6"}, "names": {"100000000000000001": "Al"}}
+    surface.event({"type": "message", "message": message, "guild": discord.home.id, "channel": "8", "thread": ""})
+    before = len(discord.calls)
+    assert await surface.markdown("<@100000000000000001>") == "@Al"
+    assert len(discord.calls) == before
+
+
+async def test_names_that_do_not_come_in_time_hold_nothing_up(discord: DiscordEmulator, make: Make) -> None:
+    surface = await make(rules=replace(QUICK, call_seconds=0.2))
+    discord.slow("GET", "users/100000000000000001", 5.0)
+    alice = discord.person("alice")
+    assert (await surface.markdown(f"<@{alice.id}> <@100000000000000001>")).endswith(" @100000000000000001")
+
+
 async def test_what_was_said_before_is_read_with_the_message_that_the_thread_is_on(
     discord: DiscordEmulator, surface: DiscordSurface
 ) -> None:
@@ -463,6 +554,21 @@ async def test_one_person_is_told_in_a_direct_message_or_where_they_are(discord:
     said = discord.messages(discord.general)[-1]
     assert said["content"] == f"<@{alice.id}> Nor @\u2060everyone."
     assert [each["id"] for each in said["mentions"]] == [alice.id]
+
+
+async def test_a_notice_that_may_be_there_is_not_said_twice(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    place = at(discord, discord.general)
+    discord.fail("POST", "message.create", status=502, after=True)
+    with pytest.raises(Unclear):
+        await surface.notice(place, "While I was away", "said:left-out:1")
+    await surface.notice(place, "While I was away", "said:left-out:1")
+    await surface.notice(place, "While I was away", "said:left-out:2")
+    assert [each["content"] for each in discord.messages(discord.general)] == ["While I was away"] * 2
+
+
+async def test_a_server_that_shows_no_typing_stops_nothing(discord: DiscordEmulator, surface: DiscordSurface) -> None:
+    discord.fail("POST", "typing", status=404)
+    await surface.show_status(at(discord, discord.general), AgentStatus.THINKING, "Thinking")
 
 
 async def test_that_the_agent_works_is_shown_as_typing(discord: DiscordEmulator, surface: DiscordSurface) -> None:
