@@ -13,7 +13,7 @@ from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, discord_confi
 
 if TYPE_CHECKING:
     from bots.discord.access import SignedIn
-    from bots.discord.standing import Guild
+    from bots.discord.installation import Guild
 
 _ESSENTIAL = frozenset({"View Channels", "Send Messages"})
 _INTENT = (
@@ -107,7 +107,7 @@ async def discord(settings: Settings) -> list[Finding]:
     if config is None:
         return [Finding("note", "Discord: no token is set", "docs/discord.md leads to the first answer there.")]
 
-    from bots.discord import access, client, standing  # brings discord.py along
+    from bots.discord import access, client, installation  # brings discord.py along
 
     client.quieten()
     client.set_endpoints(config)
@@ -116,7 +116,7 @@ async def discord(settings: Settings) -> list[Finding]:
         try:
             who = await access.signed_in(caller)
             findings += _application(who)
-            guilds = await standing.guilds(caller, config, who)
+            guilds = await installation.guilds(caller, config, who)
         except SurfaceError as error:
             return [*findings, _unanswered("Discord", error)]
     link = access.invite_link(who.application_id)

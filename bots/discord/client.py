@@ -78,6 +78,7 @@ class PromptHTTPClient(HTTPClient):
     def __init__(self, limiter: Limiter, call_seconds: float) -> None:
         super().__init__(MISSING)
         self._limiter = limiter
+        self._sockets: list[aiohttp.ClientWebSocketResponse] = []
         # Connecting ends earlier, so that it tells from a call that was sent.
         self._timeout = aiohttp.ClientTimeout(total=call_seconds, connect=call_seconds / 2)
 
@@ -92,11 +93,13 @@ class PromptHTTPClient(HTTPClient):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await connector.close(abort_ssl=True)
+            for socket in self._sockets:  # discord.py forgets one that it is cancelled with before there was a session
+                await socket.close()
         await super().close()
 
     async def ws_connect(self, url: str, *, compress: int = 0) -> aiohttp.ClientWebSocketResponse:
         # As discord.py does it, which waits half a minute for a peer that is silent to say goodbye.
-        return await self._session.ws_connect(
+        socket = await self._session.ws_connect(
             url,
             max_msg_size=0,
             timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
@@ -104,6 +107,8 @@ class PromptHTTPClient(HTTPClient):
             headers={"User-Agent": self.user_agent},
             compress=compress,
         )
+        self._sockets = [*(each for each in self._sockets if not each.closed), socket]
+        return socket
 
     async def request(
         self,

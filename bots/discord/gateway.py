@@ -13,14 +13,14 @@ import structlog
 from discord.gateway import KeepAliveHandler
 
 from bots.apart import apart
-from bots.discord.catch_up import CatchUp, Pace
 from bots.discord.client import Client
-from bots.discord.ears import Ears
 from bots.discord.failures import surface_error
-from bots.discord.hearing import Hearing, HearingRules
+from bots.discord.inbound.catch_up import CatchUp, Pace
+from bots.discord.inbound.dispatches import Dispatches
+from bots.discord.inbound.ingest import Ingest, IngestRules
+from bots.discord.inbound.spots import Spots
 from bots.discord.interactions import Interactions
 from bots.discord.listening import Listening
-from bots.discord.spots import Spots
 from bots.lease import lost_alone
 from core.logs import place_of
 from core.models import AccountLease
@@ -57,7 +57,7 @@ class GatewayRules:
     silent_seconds: float = 60.0
     """Without a word, also none to our heartbeats, a connection is dead."""
     watch_seconds: float = 1.0
-    hearing: HearingRules = field(default_factory=HearingRules)
+    ingest: IngestRules = field(default_factory=IngestRules)
     pace: Pace = field(default_factory=Pace)
 
 
@@ -74,38 +74,40 @@ class Gateway:
     async def run(self, lease: AccountLease) -> None:
         """Until cancelled; raises LeaseLost once another process has taken the account."""
         spots = Spots(self._listening.client, self._listening.who.bot_user_id)
-        hearing = Hearing(self._listening, spots, self._rules.hearing)
-        await hearing.begin()
+        ingest = Ingest(self._listening, spots, self._rules.ingest)
+        await ingest.begin()
         with lost_alone():
             async with asyncio.TaskGroup() as tasks:
-                catch_up = CatchUp(self._listening, hearing, spots, tasks, self._rules.pace)
+                catch_up = CatchUp(self._listening, ingest, spots, tasks, self._rules.pace)
                 tasks.create_task(self._listening.intake.run(lease), name="discord.intake")
-                tasks.create_task(hearing.run(), name="discord.hearing")
-                tasks.create_task(self._stay_connected(Ears(self._listening, hearing, spots, catch_up), hearing), name="discord.gateway")
+                tasks.create_task(ingest.run(), name="discord.ingest")
+                tasks.create_task(
+                    self._stay_connected(Dispatches(self._listening, ingest, spots, catch_up), ingest), name="discord.gateway"
+                )
 
-    async def _stay_connected(self, ears: Ears, hearing: Hearing) -> None:
+    async def _stay_connected(self, dispatches: Dispatches, ingest: Ingest) -> None:
         patience = _Patience(self._rules)
         while True:
-            hearing.reads_content = self._may_read
+            ingest.reads_content = self._may_read
             if not self._may_read:
                 _log.error("discord.no_message_content", sentence=_NO_CONTENT)
-            ended = await self._connected(ears, patience)
+            ended = await self._connected(dispatches, patience)
             if self._may_read and isinstance(ended, discord.PrivilegedIntentsRequired):
                 self._may_read = False
                 continue
             _say_why(ended)
             await patience.wait(self._rules.restart_seconds)
 
-    async def _connected(self, ears: Ears, patience: "_Patience") -> Exception:
+    async def _connected(self, dispatches: Dispatches, patience: "_Patience") -> Exception:
         """What ended one client's connection."""
         try:
-            await apart(self._connect(ears, patience))
+            await apart(self._connect(dispatches, patience))
         except Exception as error:  # noqa: BLE001  # the outermost loop: whatever ended it, another may come
             return _first(error)
         raise AssertionError("Its tasks go on until one fails.")
 
-    async def _connect(self, ears: Ears, patience: "_Patience") -> None:
-        async with _Client(self._listening, self._rules, ears, patience, may_read=self._may_read) as client:
+    async def _connect(self, dispatches: Dispatches, patience: "_Patience") -> None:
+        async with _Client(self._listening, self._rules, dispatches, patience, may_read=self._may_read) as client:
             await client.enter()
             commands = self._interactions.attach(client)
             async with asyncio.TaskGroup() as tasks:
@@ -137,13 +139,13 @@ class _Patience:
 class _Client(Client):
     """Of one connection."""
 
-    def __init__(self, listening: Listening, rules: GatewayRules, ears: Ears, patience: _Patience, *, may_read: bool) -> None:
+    def __init__(self, listening: Listening, rules: GatewayRules, dispatches: Dispatches, patience: _Patience, *, may_read: bool) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=may_read)
         limiter = listening.client.limiter
         super().__init__(listening.config, intents=intents, limiter=limiter, heartbeat_timeout=rules.silent_seconds)
-        self._connection.parsers.update(ears.listening_before(self._connection.parsers, self.may_read))
+        self._connection.parsers.update(dispatches.listening_before(self._connection.parsers, self.may_read))
         self._rules = rules
-        self._ears = ears
+        self._dispatches = dispatches
         self._patience = patience
         self._never_came = False
 
@@ -161,12 +163,12 @@ class _Client(Client):
     async def watch(self) -> None:
         """Raises ConnectionError where nothing is heard for too long. In a quiet server at least our heartbeats are answered."""
         loop = asyncio.get_running_loop()
-        self._ears.deafen()
+        self._dispatches.deafen()
         changed_at, heard = loop.time(), False
         while True:
             await asyncio.sleep(self._rules.watch_seconds)
-            if self._ears.hears is not heard:
-                changed_at, heard = loop.time(), self._ears.hears
+            if self._dispatches.hears is not heard:
+                changed_at, heard = loop.time(), self._dispatches.hears
             lasted = loop.time() - changed_at
             if heard and lasted > self._rules.steady_seconds:
                 self._patience.renew()
@@ -183,7 +185,7 @@ class _Client(Client):
         return permissions.view_channel and permissions.read_message_history
 
     async def on_disconnect(self) -> None:
-        self._ears.deafen()
+        self._dispatches.deafen()
         self._never_came = self.ws is None  # of which discord.py does not get over, once it has waited
 
     async def before_identify_hook(self, _shard_id: int | None, *, initial: bool = False) -> None:

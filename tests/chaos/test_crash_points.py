@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -164,13 +164,17 @@ async def test_a_worker_that_wakes_after_its_turn_was_taken_over_writes_nothing(
 
 
 async def test_without_the_fence_the_same_worker_does_harm(tmp_path: Path) -> None:
-    """The negative control: a missing fence would be seen."""
-    async with scene(tmp_path, Talker(gap_seconds=0.05), may_complain=True) as on:
-        on.fleet.sabotage = Sabotage(unfenced=True)
-        turn_id, _ = await _wake_a_zombie_while_its_successor_answers(on)
-        await on.people.ended(turn_id)
-        # Looked for at once: where both write the same in the end, the last one may repair what it damaged.
-        await wait_until(lambda: on.evidence.violations([KEY]), 5)
+    """The negative control: a missing fence would be seen. Not every time: where both write the same in the end, the last repairs it."""
+    for attempt in range(3):
+        (tmp_path / str(attempt)).mkdir()
+        async with scene(tmp_path / str(attempt), Talker(gap_seconds=0.05), may_complain=True) as on:
+            on.fleet.sabotage = Sabotage(unfenced=True)
+            turn_id, _ = await _wake_a_zombie_while_its_successor_answers(on)
+            await on.people.ended(turn_id)
+            with suppress(AssertionError):
+                await wait_until(lambda on=on: on.evidence.violations([KEY]), 3)  # type: ignore[misc]
+                return
+    pytest.fail("nobody saw it")
 
 
 @pytest.mark.parametrize("cancellations", [1, 2])

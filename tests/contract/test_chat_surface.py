@@ -172,7 +172,7 @@ async def test_a_thread_that_was_put_away_can_be_written_to(surface: Tried) -> N
 
 
 async def test_a_status_is_shown_and_taken_back(surface: Tried) -> None:
-    await surface.surface.show_status(surface.place, AgentStatus.THINKING, "Asking demo/offline …")
+    await surface.surface.show_status(surface.place, AgentStatus.THINKING, "CatchUpCalls demo/offline …")
     await surface.surface.show_status(surface.place, AgentStatus.IDLE, "")
 
 

@@ -14,10 +14,10 @@ import discord
 
 from bots.commands import SUBCOMMANDS
 from bots.discord.access import FLAGS, PERMISSIONS, invite_link
-from bots.discord.catch_up import Pace
 from bots.discord.command_tree import MAKE_TASK
 from bots.discord.config import CatchUpRules, DiscordRules
 from bots.discord.failures import ACCOUNTS, NO_API, PLACES, THREADS
+from bots.discord.inbound.catch_up import Pace
 from core.attachments import MAX_BYTES
 from onethread.platform_settings import DiscordSettings
 from onethread.settings import Settings, variable

@@ -226,7 +226,7 @@ JUNK = st.recursive(
 
 @given(st.sampled_from(["said", "edited"]), st.sampled_from(sorted(message())), JUNK)
 def test_whatever_stands_in_a_message_is_read_or_left(way: str, field: str, junk: Any) -> None:
-    """Nothing is raised but what `Hearing` leaves the message out for."""
+    """Nothing is raised but what `Ingest` leaves the message out for."""
     describe = events.said if way == "said" else events.edited
     try:
         payload = describe({**message(edited_timestamp=EDITED_AT), field: junk}, TOP, [OWN_ROLE])

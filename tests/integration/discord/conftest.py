@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bots.discord.catch_up import Pace
 from bots.discord.config import DiscordConfig, DiscordRules
 from bots.discord.gateway import GatewayRules
-from bots.discord.hearing import HearingRules
+from bots.discord.inbound.catch_up import Pace
+from bots.discord.inbound.ingest import IngestRules
 from bots.discord.serving import running
 from bots.pacing import Budget
 from bots.services import Services
@@ -39,7 +39,7 @@ SOON = GatewayRules(
     identify_seconds=0.01,
     longest_pause_seconds=0.1,
     watch_seconds=0.02,
-    hearing=HearingRules(again_seconds=0.02, cursor_seconds=0.02),
+    ingest=IngestRules(again_seconds=0.02, cursor_seconds=0.02),
     pace=Pace(again_seconds=0.02),
 )
 

@@ -181,7 +181,7 @@ async def test_a_mention_far_back_in_a_busy_channel_is_found(open_office: Open, 
 
 
 async def test_more_than_can_wait_for_the_database_is_read_later(open_office: Open, channel: str) -> None:
-    rules = replace(SOON, hearing=replace(SOON.hearing, waiting=5, held=5, batch=2))
+    rules = replace(SOON, ingest=replace(SOON.ingest, waiting=5, held=5, batch=2))
     async with open_office(gateway=rules) as office:
         alice, bob, _ = office.speakers(channel)
         thread = await alice.says("@onethread plan my week")

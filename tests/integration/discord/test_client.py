@@ -110,6 +110,13 @@ async def test_closing_waits_for_nobody_who_is_silent(server: Server, client: Cl
         await client.close()
 
 
+async def test_closing_closes_a_socket_that_the_library_forgot(server: Server, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bots.discord.client._CLOSE_SECONDS", 0.1)
+    socket = await client.http.ws_connect(f"{Route.BASE}/silent")
+    await client.close()
+    assert socket.closed
+
+
 async def test_of_a_failure_only_the_codes_are_kept(server: Server, client: Client) -> None:
     server.answer = lambda: web.json_response(_WORDS, status=400)
     with pytest.raises(discord.HTTPException) as raised:

@@ -573,7 +573,7 @@ async def test_a_server_that_shows_no_typing_stops_nothing(discord: DiscordEmula
 
 async def test_that_the_agent_works_is_shown_as_typing(discord: DiscordEmulator, surface: DiscordSurface) -> None:
     place = await thread_of(discord, surface)
-    await surface.show_status(place, AgentStatus.THINKING, "Asking demo/offline …")
+    await surface.show_status(place, AgentStatus.THINKING, "CatchUpCalls demo/offline …")
     await surface.show_status(place, AgentStatus.IDLE, "")
     assert [channel for _, channel in discord.typing] == [place.thread]
     discord.fail("POST", "typing", status=403, code=50013)

@@ -4,7 +4,7 @@ What comes live and what is caught up come together here, in one queue, from whi
 
 - `holding.py` keeps back what comes live from a guild or a channel whose past is not known yet;
 - `catch_up.py` says which these are, after every new session, and lets them go when their past was read, or after a minute without;
-- `news.py` lists where there is something new, and `history.py` reads it;
+- `unread.py` lists where there is something new, and `history.py` reads it;
 - `cursors.py` knows how far each channel was heard. A cursor moves only when a message is stored before which nothing is missing.
 """
 
@@ -17,18 +17,18 @@ from datetime import timedelta
 import structlog
 
 from bots.discord import events
-from bots.discord.cursors import Cursors
 from bots.discord.events import Spot
-from bots.discord.holding import Holding, Told
+from bots.discord.inbound.cursors import Cursors
+from bots.discord.inbound.holding import Holding, Told
+from bots.discord.inbound.spots import Spots
 from bots.discord.listening import Listening
-from bots.discord.spots import Spots
 from bots.reminders import Reminders
 from bots.surface import Edited, Event, Removed, Said
 from core.errors import StorageUnavailable
 from core.models import JSON
 from core.ports import UnitOfWork
 
-__all__ = ["Heard", "Hearing", "HearingRules", "Told"]
+__all__ = ["Heard", "Ingest", "IngestRules", "Told"]
 _UNREADABLE = (
     "I can read only those messages here that mention me: Discord's Message Content Intent is off for this bot. Mention me in each one, or "
     "ask an admin of Onethread to switch it on."
@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HearingRules:
+class IngestRules:
     waiting: int = 10_000
     """Events that wait to be stored. One for which there is no room is caught up later."""
     held: int = 2_000
@@ -65,10 +65,10 @@ class Heard:
     caught_up: bool = False
 
 
-class Hearing:
+class Ingest:
     """Of one account, while its lease is held."""
 
-    def __init__(self, listening: Listening, spots: Spots, rules: HearingRules) -> None:
+    def __init__(self, listening: Listening, spots: Spots, rules: IngestRules) -> None:
         self._listening = listening
         self._spots = spots
         self._rules = rules

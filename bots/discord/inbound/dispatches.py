@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import structlog
 
-from bots.discord.catch_up import CatchUp, MayRead
-from bots.discord.hearing import Hearing, Told
+from bots.discord.inbound.catch_up import CatchUp, MayRead
+from bots.discord.inbound.ingest import Ingest, Told
+from bots.discord.inbound.spots import Spots
 from bots.discord.listening import Listening
-from bots.discord.spots import Spots
 from core.logs import place_of
 from core.models import JSON
 
@@ -21,12 +21,12 @@ Parse = Callable[[Any], None]
 _log = structlog.get_logger()
 
 
-class Ears:
+class Dispatches:
     """Of one account, on whichever connection."""
 
-    def __init__(self, listening: Listening, hearing: Hearing, spots: Spots, catch_up: CatchUp) -> None:
+    def __init__(self, listening: Listening, ingest: Ingest, spots: Spots, catch_up: CatchUp) -> None:
         self._listening = listening
-        self._hearing = hearing
+        self._ingest = ingest
         self._spots = spots
         self._catch_up = catch_up
         self._guilds: set[str] = set()
@@ -140,7 +140,7 @@ class Ears:
             self._hear("deleted", data, {"id": message_id})
 
     def _hear(self, kind: Literal["said", "edited", "deleted"], data: JSON, message: JSON) -> None:
-        self._hearing.hear(Told(kind=kind, guild=str(data.get("guild_id") or ""), channel=str(data["channel_id"]), message=message))
+        self._ingest.hear(Told(kind=kind, guild=str(data.get("guild_id") or ""), channel=str(data["channel_id"]), message=message))
 
 
 def _unknown(_guild: str, _channel: str) -> bool:

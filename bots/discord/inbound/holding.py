@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bots.discord.events import Spot
-from bots.discord.spots import Spots
+from bots.discord.inbound.spots import Spots
 from core.models import JSON
 
 Key = tuple[str, str]

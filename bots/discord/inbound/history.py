@@ -7,11 +7,11 @@ from datetime import timedelta
 import structlog
 
 from bots.discord import events
-from bots.discord.asking import Asking, Pace, Seat
 from bots.discord.events import Spot
-from bots.discord.hearing import Heard, Hearing
+from bots.discord.inbound.catch_up_calls import CatchUpCalls, Pace, Seat
+from bots.discord.inbound.ingest import Heard, Ingest
+from bots.discord.inbound.spots import Spots
 from bots.discord.listening import Listening
-from bots.discord.spots import Spots
 from bots.surface import MessageGone, Said, SurfaceError
 from core.models import JSON, DeliveryState
 
@@ -33,13 +33,13 @@ class Read:
 
 
 class History:
-    def __init__(self, listening: Listening, hearing: Hearing, spots: Spots, asking: Asking, pace: Pace) -> None:
+    def __init__(self, listening: Listening, ingest: Ingest, spots: Spots, calls: CatchUpCalls, pace: Pace) -> None:
         self._listening = listening
         self._http = listening.client.http
         self._rules = listening.config.catch_up
-        self._hearing = hearing
+        self._ingest = ingest
         self._spots = spots
-        self._asking = asking
+        self._calls = calls
         self._pace = pace
 
     async def newest(self, spot: Spot, after: int, seat: Seat) -> Read:
@@ -80,7 +80,7 @@ class History:
 
     async def hear(self, kind: str, message: JSON, spot: Spot) -> None:
         if payload := self._described(kind, message, spot):
-            await self._hearing.hear_earlier(Heard(spot=spot, payload=payload, caught_up=True))
+            await self._ingest.hear_earlier(Heard(spot=spot, payload=payload, caught_up=True))
 
     async def look_back(self, spot: Spot, after: int, page: Sequence[JSON], seat: Seat) -> None:
         """Edits and deletions of what was heard before."""
@@ -107,13 +107,13 @@ class History:
 
     async def _page(self, spot: Spot, before: int | None, seat: Seat) -> list[JSON]:
         """The newest first, whatever the server makes of that."""
-        page = await self._asking.patiently(lambda: self._http.logs_from(int(spot.id), _PAGE, before=before), seat)
+        page = await self._calls.patiently(lambda: self._http.logs_from(int(spot.id), _PAGE, before=before), seat)
         return sorted(({**message} for message in page), key=lambda message: -int(message["id"]))
 
     async def _message(self, message_id: str, spot: Spot, seat: Seat) -> JSON | None:
         """None where it is gone."""
         try:
-            return {**await self._asking.patiently(lambda: self._http.get_message(int(spot.id), int(message_id)), seat)}
+            return {**await self._calls.patiently(lambda: self._http.get_message(int(spot.id), int(message_id)), seat)}
         except MessageGone:
             return None
 
@@ -126,7 +126,7 @@ class History:
             return None
 
     async def _hear_removed(self, message_id: str, spot: Spot) -> None:
-        await self._hearing.hear_earlier(Heard(spot=spot, payload=events.deleted(message_id, spot), caught_up=True))
+        await self._ingest.hear_earlier(Heard(spot=spot, payload=events.deleted(message_id, spot), caught_up=True))
 
     async def _removed(self, spot: Spot, page: Sequence[JSON], seat: Seat) -> Sequence[str]:
         """What people said there, and is not in its history any more. An empty one may only be one that the bot may not read."""
@@ -145,7 +145,7 @@ class History:
             theirs = [each for each in noted if each and each.state is DeliveryState.THEIRS and each.thread == spot.thread]
             return [each.remote_id for each in theirs if each.remote_id]
 
-        found = await self._asking.stored(missing)
+        found = await self._calls.stored(missing)
         if len(found) > self._pace.removed:
             _log.warning("discord.many_removed", channel_id=spot.id, missing=len(found))
             return [each for each in found[-_PAGE:] if await self._is_gone(each, spot, seat)]

@@ -4,7 +4,7 @@ A guild's lists tell which channels and threads have messages beyond what was he
 the guild is held back as a whole, and then each such channel until its history is read, so that all is stored in the order in which it was
 said (`holding.py`). Where that takes more than a minute, what comes live goes on, and what was missed comes later.
 
-A session that is resumed needs nothing of this: Discord tells what was missed itself, in order, or does not resume it.
+A session that is resumed is told what it missed, as far as the server remembers: there the lists alone are looked at once more.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ import structlog
 
 from bots.discord import events
 from bots.discord.access import served_guilds
-from bots.discord.asking import Asking, Pace, Seat
 from bots.discord.events import Spot
-from bots.discord.hearing import Heard, Hearing
-from bots.discord.history import History
-from bots.discord.holding import Key
+from bots.discord.inbound.catch_up_calls import CatchUpCalls, Pace, Seat
+from bots.discord.inbound.history import History
+from bots.discord.inbound.holding import Key
+from bots.discord.inbound.ingest import Heard, Ingest
+from bots.discord.inbound.spots import Spots
+from bots.discord.inbound.unread import MayRead, Reading, Unread
 from bots.discord.listening import Listening
-from bots.discord.news import MayRead, News, Reading
-from bots.discord.spots import Spots
 from bots.surface import PlaceClosed, SurfaceError
 from core.logs import place_of
 from core.models import JSON
@@ -46,36 +46,35 @@ class _Guild:
 class CatchUp:
     """Of one account, while its lease is held."""
 
-    def __init__(self, listening: Listening, hearing: Hearing, spots: Spots, tasks: asyncio.TaskGroup, pace: Pace) -> None:
+    def __init__(self, listening: Listening, ingest: Ingest, spots: Spots, tasks: asyncio.TaskGroup, pace: Pace) -> None:
         self._listening = listening
         self._rules = listening.config.catch_up
-        self._hearing = hearing
-        self._cursors = hearing.cursors
-        self._holding = hearing.holding
+        self._ingest = ingest
+        self._cursors = ingest.cursors
+        self._holding = ingest.holding
         self._spots = spots
         self._tasks = tasks
         self._pace = pace
-        self._asking = Asking(pace)
-        self._news = News(listening, hearing.cursors, spots, self._asking, pace)
-        self._history = History(listening, hearing, spots, self._asking, pace)
+        self._calls = CatchUpCalls(pace)
+        self._unread = Unread(listening, ingest.cursors, spots, self._calls, pace)
+        self._history = History(listening, ingest, spots, self._calls, pace)
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._looked: set[str] = set()
         self._refused: set[str] = set()
         """Channels whose history Discord refused in this session."""
-        self._unread: dict[Key, asyncio.Event] = {}
+        self._awaited: dict[Key, asyncio.Event] = {}
         """Is set once what is new in a channel was heard: its threads wait for that."""
         self._holding.missed = self._channel_missed
 
     def begin(self, guilds: Collection[str], may_read: MayRead, *, anew: bool) -> None:
         """Catches these guilds up, and with "" the direct messages, from how far they were heard; from now on holds them back.
 
-        `anew`: a new session of the gateway, or a guild that was away. Otherwise nothing was missed.
+        `anew`: a new session of the gateway, or a guild that was away. Otherwise nothing should have been missed for long.
         """
-        if not anew:
-            return
         if "" in guilds:
-            self._refused.clear()
-            self._news.forget()
+            self._unread.forget()
+            if anew:
+                self._refused.clear()
         self._holding.close(guilds)
         self._looked -= set(guilds)
         for key in list(self._running):
@@ -86,7 +85,7 @@ class CatchUp:
             if guild and self._listening.config.guilds and guild not in self._listening.config.guilds:
                 self._holding.ignore(guild)
             elif guild:
-                self._start((guild, ""), partial(self._guild, guild, may_read), partial(self._give_guild_up, guild))
+                self._start((guild, ""), partial(self._guild, guild, may_read, anew=anew), partial(self._give_guild_up, guild))
             else:
                 self._start(("", ""), self._direct, partial(self._holding.open, ""))
 
@@ -102,21 +101,22 @@ class CatchUp:
 
     # --- guilds ---
 
-    async def _guild(self, guild: str, may_read: MayRead) -> None:
-        async with self._asking.listing() as seat:
+    async def _guild(self, guild: str, may_read: MayRead, *, anew: bool) -> None:
+        async with self._calls.listing() as seat:
             if not await self._is_served(guild, seat):
                 _log.warning("discord.guild_not_served", guild_id=guild)
                 self._holding.ignore(guild)
                 return
             with self._impatient(partial(self._holding.open_late, guild)):
                 self._looked.add(guild)
-                listed = await self._news.listed(guild, seat)
+                listed = await self._unread.listed(guild, seat)
                 if not self._cursors.of_guild(guild):
                     await self._begin_here(guild, listed)
                     return
-                listed += await self._news.archived(guild, listed, may_read, seat)
-                found = await self._news.readings(guild, listed)
-                roots = await self._news.roots(guild, listed)
+                if anew:
+                    listed += await self._unread.archived(guild, listed, may_read, seat)
+                found = await self._unread.readings(guild, listed)
+                roots = await self._unread.roots(guild, listed)
         may_be_read = [each for each in found if each.spot.id not in self._refused and may_read(guild, each.spot.id)]
         await self._read_all(guild, may_be_read, roots)
 
@@ -124,7 +124,7 @@ class CatchUp:
         """Nothing was ever heard: what is said from now on counts."""
         newest = max((int(each.get("last_message_id") or 0) for each in listed), default=0)
         self._cursors.begin_at(guild, newest or events.id_at(self._listening.services.clock.now()))
-        await self._asking.stored(self._cursors.write)
+        await self._calls.stored(self._cursors.write)
         self._holding.open(guild)
 
     async def _is_served(self, guild: str, seat: Seat) -> bool:
@@ -133,7 +133,7 @@ class CatchUp:
         pause = self._pace.again_seconds
         while True:
             try:
-                found = await self._asking.patiently(lambda: self._listening.client.http.get_guild(int(guild), with_counts=False), seat)
+                found = await self._calls.patiently(lambda: self._listening.client.http.get_guild(int(guild), with_counts=False), seat)
                 break
             except PlaceClosed:
                 return False  # the bot is not in it
@@ -154,9 +154,9 @@ class CatchUp:
     # --- direct messages ---
 
     async def _direct(self) -> None:
-        channels = list(dict.fromkeys([*self._holding.owed(""), *await self._news.direct()]))
+        channels = list(dict.fromkeys([*self._holding.owed(""), *await self._unread.direct()]))
         for channel in channels:
-            self._hearing.hold(Spot(guild="", channel=channel))
+            self._ingest.hold(Spot(guild="", channel=channel))
         self._holding.open("")
         async with asyncio.TaskGroup() as tasks:
             for channel in channels:
@@ -167,8 +167,8 @@ class CatchUp:
     async def _look_at_direct(self, channel: str) -> None:
         key = ("", channel)
         with self._impatient(partial(self._holding.go_on, key)):
-            async with self._asking.listing() as seat:
-                reading = await self._news.direct_reading(channel, self._history.floor(), seat)
+            async with self._calls.listing() as seat:
+                reading = await self._unread.direct_reading(channel, self._history.floor(), seat)
         if reading or self._holding.has_lost(key):
             await self._read_in_turn(reading or self._missed_reading(Spot(guild="", channel=channel)))
         else:
@@ -178,8 +178,8 @@ class CatchUp:
 
     async def _read_all(self, guild: str, readings: Sequence[Reading], roots: Sequence[Spot]) -> None:
         for each in readings:
-            self._hearing.hold(each.spot)
-            self._unread[guild, each.spot.id] = asyncio.Event()
+            self._ingest.hold(each.spot)
+            self._awaited[guild, each.spot.id] = asyncio.Event()
         self._holding.open(guild)
         for channel in set(self._holding.owed(guild)) - {each.spot.id for each in readings}:
             self._channel_missed(guild, channel)
@@ -191,7 +191,7 @@ class CatchUp:
                 tasks.create_task(work, name="discord.catch_up.root")
 
     async def _look_at_root(self, root: Spot) -> None:
-        async with self._asking.reading() as seat:
+        async with self._calls.reading() as seat:
             await self._history.look_at(root.thread, Spot(guild=root.guild, channel=root.channel), seat)
 
     def _channel_missed(self, guild: str, channel: str) -> None:
@@ -202,8 +202,8 @@ class CatchUp:
 
     async def _missed(self, guild: str, channel: str) -> None:
         """Nobody knew which channel it is, or too much came: edits and deletions among it."""
-        async with self._asking.listing() as seat:
-            spot = await self._asking.patiently(lambda: self._spots.find(channel), seat)
+        async with self._calls.listing() as seat:
+            spot = await self._calls.patiently(lambda: self._spots.find(channel), seat)
         await self._read_in_turn(self._missed_reading(spot))
 
     def _missed_reading(self, spot: Spot) -> Reading:
@@ -214,8 +214,8 @@ class CatchUp:
         """A thread after its channel, where what stands in that may be why the thread concerns the bot."""
         spot = reading.spot
         key = (spot.guild, spot.id)
-        channel = self._unread.get((spot.guild, spot.channel)) if reading.follows else None
-        unread = self._unread.setdefault(key, asyncio.Event())
+        channel = self._awaited.get((spot.guild, spot.channel)) if reading.follows else None
+        unread = self._awaited.setdefault(key, asyncio.Event())
         try:
             with self._impatient(partial(self._go_on_without, reading)):
                 if channel:
@@ -223,20 +223,20 @@ class CatchUp:
                 await _safely(key, partial(self._read, reading, unread), partial(self._give_up, reading))
         finally:
             unread.set()
-            if self._unread.get(key) is unread:
-                del self._unread[key]
+            if self._awaited.get(key) is unread:
+                del self._awaited[key]
 
     async def _read(self, reading: Reading, unread: asyncio.Event) -> None:
         spot, key = reading.spot, (reading.spot.guild, reading.spot.id)
-        async with self._asking.reading() as seat:
+        async with self._calls.reading() as seat:
             newest, rest = await self._read_newest(reading, seat)
         unread.set()
         if rest:
             self._holding.go_on(key)
-            async with self._asking.reading_far_back() as seat:
+            async with self._calls.reading_far_back() as seat:
                 async for message in self._history.calls(spot, reading.after, rest, seat):
                     await self._history.hear("message", message, spot)
-        await self._hearing.hear_earlier(Heard(spot=spot, payload={}, newest=newest, caught_up=True))
+        await self._ingest.hear_earlier(Heard(spot=spot, payload={}, newest=newest, caught_up=True))
         self._holding.release(key)
 
     async def _read_newest(self, reading: Reading, seat: Seat) -> tuple[int, int]:
@@ -292,7 +292,7 @@ class CatchUp:
             async with self._listening.services.storage.read() as uow:
                 return await uow.bindings.at(self._listening.place(spot.channel, spot.thread)) is not None
 
-        if await self._asking.stored(is_home):
+        if await self._calls.stored(is_home):
             self._listening.say_once(spot, what, sentence)
 
 

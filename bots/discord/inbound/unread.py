@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 from bots.discord import events
-from bots.discord.asking import Asking, Pace, Seat
-from bots.discord.cursors import Cursors
 from bots.discord.events import Spot
+from bots.discord.inbound.catch_up_calls import CatchUpCalls, Pace, Seat
+from bots.discord.inbound.cursors import Cursors
+from bots.discord.inbound.spots import Spots
 from bots.discord.listening import Listening
-from bots.discord.spots import Spots
 from bots.surface import SurfaceError
 from core.models import JSON
 
@@ -64,13 +64,13 @@ class Homes:
     """The same and those for which no thread was made, with the message on which each stands, or would, as its thread."""
 
 
-class News:
-    def __init__(self, listening: Listening, cursors: Cursors, spots: Spots, asking: Asking, pace: Pace) -> None:
+class Unread:
+    def __init__(self, listening: Listening, cursors: Cursors, spots: Spots, calls: CatchUpCalls, pace: Pace) -> None:
         self._listening = listening
         self._http = listening.client.http
         self._cursors = cursors
         self._spots = spots
-        self._asking = asking
+        self._calls = calls
         self._pace = pace
         self._lock = asyncio.Lock()
         self._homes: Homes | None = None
@@ -82,8 +82,8 @@ class News:
 
     async def listed(self, guild: str, seat: Seat) -> list[JSON]:
         """The channels, and the threads that are not archived."""
-        channels = await self._asking.patiently(lambda: self._http.get_all_guild_channels(int(guild)), seat)
-        threads = await self._asking.patiently(lambda: self._http.get_active_threads(int(guild)), seat)
+        channels = await self._calls.patiently(lambda: self._http.get_all_guild_channels(int(guild)), seat)
+        threads = await self._calls.patiently(lambda: self._http.get_active_threads(int(guild)), seat)
         return self._learned([{**each} for each in (*channels, *threads["threads"])], guild)
 
     async def archived(self, guild: str, listed: Sequence[JSON], may_read: MayRead, seat: Seat) -> list[JSON]:
@@ -102,7 +102,7 @@ class News:
         with suppress(SurfaceError):
             while True:
                 call = partial(self._http.get_public_archived_threads, int(parent), before=before, limit=_PAGE)
-                page = await self._asking.patiently(call, seat)
+                page = await self._calls.patiently(call, seat)
                 found += [{**each} for each in page["threads"] if _archived_at(each) >= since]
                 if not page.get("has_more") or not page["threads"] or _archived_at(page["threads"][-1]) < since:
                     break
@@ -135,7 +135,7 @@ class News:
 
     async def direct_reading(self, channel: str, floor: int, seat: Seat) -> Reading | None:
         """None where nothing is new. Raises a SurfaceError where it is gone."""
-        found = await self._asking.patiently(lambda: self._spots.ask(channel), seat)
+        found = await self._calls.patiently(lambda: self._spots.ask(channel), seat)
         spot = Spot(guild="", channel=channel)
         after, looks_back = self._cursors.of("", channel) or floor, spot in (await self.homes()).recent
         if found["type"] != _DIRECT or not (looks_back or _last(found) > after):
@@ -146,7 +146,7 @@ class News:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if self._homes is None or now > self._homes_until:
-                self._homes, self._homes_until = await self._asking.stored(self._find_homes), now + _FRESH_SECONDS
+                self._homes, self._homes_until = await self._calls.stored(self._find_homes), now + _FRESH_SECONDS
             return self._homes
 
     async def _find_homes(self) -> Homes:

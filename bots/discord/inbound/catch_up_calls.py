@@ -69,7 +69,7 @@ class Seat:
         await self.take()
 
 
-class Asking:
+class CatchUpCalls:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._free_at = 0.0
