@@ -15,7 +15,7 @@ from tests.serving import Served, served
 
 __all__ = ["discord"]
 JSON = dict[str, Any]
-ENDING = re.compile("398 399 400")
+ENDING = re.compile("298 299 300")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(discor
     alice, channel = discord.person("alice"), discord.general
     async with in_discord(discord, data_dir) as site:
         await discord.connected()
-        root = await alice.say(channel, "count to 400", mention=[discord.bot_id])
+        root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
         growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
         [message] = replies(growing, discord)
         await discord.until(lambda: discord.edits(message["id"]), lambda edits: len(edits) >= 3, seconds=20)
@@ -60,7 +60,7 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(discor
     assert not any(ENDING.search(edit.content) for edit in before), "it was killed too late to prove anything"
     [completed] = replies(thread, discord)
     assert completed["id"] == message["id"]
-    assert " ".join(map(str, range(1, 401))) in completed["content"]
+    assert " ".join(map(str, range(1, 301))) in completed["content"]
     assert "Stop" not in shown(completed)
     assert answered(data_dir) == [("succeeded",)]
 
@@ -69,7 +69,7 @@ async def test_another_process_goes_on_where_the_killed_one_stopped(discord: Dis
     alice, channel = discord.person("alice"), discord.general
     async with in_discord(discord, data_dir) as one, in_discord(discord, data_dir, name="two") as two:
         await discord.connected()
-        root = await alice.say(channel, "count to 400", mention=[discord.bot_id])
+        root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
         growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
         [message] = replies(growing, discord)
         assert discord.connections == 1, "one of the two acts for the bot"
@@ -90,7 +90,7 @@ async def test_next_process_goes_on_and_takes_in_what_was_said_meanwhile(discord
     alice, channel = discord.person("alice"), discord.general
     async with in_discord(discord, data_dir) as site:
         await discord.connected()
-        root = await alice.say(channel, "count to 400", mention=[discord.bot_id])
+        root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
         await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
         async with asyncio.timeout(15):
             code = await site.end()

@@ -16,7 +16,7 @@ from tests.serving import Served, served
 __all__ = ["slack", "slack_process"]
 pytestmark = pytest.mark.requires("slack-emulator")
 JSON = dict[str, Any]
-ENDING = re.compile("398 399 400")
+ENDING = re.compile("298 299 300")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def replies(messages: list[JSON], slack: SlackEmulator) -> list[JSON]:
 async def test_reply_of_a_killed_process_is_completed_in_the_same_message(slack: SlackEmulator, data_dir: Path) -> None:
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as site:
-        root = await alice.mention(channel, "count to 400")
+        root = await alice.mention(channel, "count to 300")
         growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
         [message] = replies(growing, slack)
         await slack.until(lambda: slack.edits(channel, message["ts"]), lambda edits: len(edits) >= 3, seconds=20)
@@ -66,7 +66,7 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(slack:
     assert not any(ENDING.search(shown(edit)) for edit in before), "it was killed too late to prove anything"
     [completed] = replies(thread, slack)
     assert completed["ts"] == message["ts"]
-    assert " ".join(map(str, range(1, 401))) in shown(completed)
+    assert " ".join(map(str, range(1, 301))) in shown(completed)
     assert "Stop" not in shown(completed)
     assert answered(data_dir) == [("succeeded",)]
 
@@ -74,7 +74,7 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(slack:
 async def test_another_process_goes_on_where_the_killed_one_stopped(slack: SlackEmulator, data_dir: Path) -> None:
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as one, in_slack(slack, data_dir, name="two") as two:
-        root = await alice.mention(channel, "count to 400")
+        root = await alice.mention(channel, "count to 300")
         growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
         [message] = replies(growing, slack)
         holder, other = (one, two) if one.entries("account.held") else (two, one)
@@ -95,7 +95,7 @@ async def test_another_process_goes_on_where_the_killed_one_stopped(slack: Slack
 async def test_stopped_process_ends_at_once_and_the_next_one_goes_on(slack: SlackEmulator, data_dir: Path) -> None:
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as site:
-        root = await alice.mention(channel, "count to 400")
+        root = await alice.mention(channel, "count to 300")
         await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
         async with asyncio.timeout(10):
             code = await site.end()

@@ -47,12 +47,14 @@ class Listening:
         self.leases: list[AccountLease] = []
         self.runs = asyncio.Event()
         self.ended = asyncio.Event()
+        """Until it runs again: on a busy machine a short lease may be lost, and taken anew, at any time."""
         self._breaks = breaks
 
     async def run(self, lease: AccountLease) -> None:
         self.leases.append(lease)
         if len(self.leases) <= self._breaks:
             raise ValueError("a secret")
+        self.ended.clear()
         self.runs.set()
         try:
             await asyncio.Event().wait()

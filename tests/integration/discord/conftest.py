@@ -15,13 +15,12 @@ from bots.discord.inbound.ingest import IngestRules
 from bots.discord.serving import running
 from bots.pacing import Budget
 from bots.services import Services
-from core import bindings
-from core.errors import StorageUnavailable
 from core.ids import new_id
-from core.models import Account, Binding, Conversation, InboundEvent, Message, Place, Task
-from core.ports import Clock, Storage, TaskFilter, UnitOfWork
+from core.models import Account, InboundEvent
+from core.ports import Clock, UnitOfWork
 from tests.emulators.discord import Answer, DiscordEmulator, Person, discord
 from tests.integration.conftest import World
+from tests.integration.office import Interruptible, Stored
 
 __all__ = ["discord"]
 JSON = dict[str, Any]
@@ -44,33 +43,6 @@ SOON = GatewayRules(
 )
 
 
-class Interruptible:
-    """A database that goes away when the test says so."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.is_away = False
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.read() as uow:
-            yield uow
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.write() as uow:
-            yield uow
-
-    def _check(self) -> None:
-        if self.is_away:
-            raise StorageUnavailable("The database is away.")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-
 @dataclass(frozen=True, slots=True)
 class Later:
     """A clock that is ahead of the database's."""
@@ -82,18 +54,13 @@ class Later:
         return self.clock.now() + self.by
 
 
-class Office:
+class Office(Stored):
     """The server, with the bot in it."""
 
     def __init__(self, world: World, discord: DiscordEmulator, storage: Interruptible) -> None:
-        self.world = world
-        self.storage = storage
+        super().__init__(world, storage, Account(surface="discord", id=discord.bot_id))
         self.discord = discord
         self._began = int(discord.snowflake())
-
-    @property
-    def account(self) -> Account:
-        return Account(surface="discord", id=self.discord.bot_id)
 
     def speaker(self, name: str, channel: str) -> "Speaker":
         return Speaker(self, self.discord.person(name), channel)
@@ -109,56 +76,6 @@ class Office:
 
     # --- what is stored ---
 
-    def place(self, channel: str, thread: str = "") -> Place:
-        return Place(account=self.account, channel=channel, thread=thread)
-
-    async def bound(self, channel: str, thread: str = "") -> Binding | None:
-        return await self.world.read(lambda uow: bindings.at(uow, self.place(channel, thread)))
-
-    async def conversation(self, channel: str, thread: str = "") -> Conversation:
-        async def found(uow: UnitOfWork) -> Conversation | None:
-            binding = await bindings.at(uow, self.place(channel, thread))
-            return await uow.conversations.find(binding.conversation_id) if binding else None
-
-        conversation = await self.world.read(found)
-        assert conversation, f"nothing is bound to {channel} {thread}"
-        return conversation
-
-    async def messages(self, channel: str, thread: str = "") -> list[Message]:
-        """Of the conversation that is shown there; none where there is none."""
-
-        async def found(uow: UnitOfWork) -> list[Message]:
-            binding = await bindings.at(uow, self.place(channel, thread))
-            return await uow.messages.since(binding.conversation_id, 1) if binding else []
-
-        return await self.world.read(found)
-
-    async def said(self, channel: str, thread: str = "") -> list[str]:
-        """What people said there, as `alice: hello`."""
-        messages = [each for each in await self.messages(channel, thread) if each.author_id and not each.deleted_at]
-        names = await self.world.read(lambda uow: uow.users.names([each.author_id for each in messages if each.author_id]))
-        return [f"{names[each.author_id]}: {each.content}" for each in messages if each.author_id]
-
-    async def says(self, channel: str, thread: str, *lines: str) -> None:
-        """Waits until people said this there, as the core has it."""
-        seen: list[str] = []
-
-        async def there() -> bool:
-            seen[:] = await self.said(channel, thread)
-            return seen == list(lines)
-
-        try:
-            await self.world.until(there)
-        except TimeoutError:
-            raise AssertionError(f"said: {seen}") from None
-
-    async def tasks(self) -> list[Task]:
-        """Those that everybody may see, and the admin's; the oldest first."""
-        return (await self.world.read(lambda uow: uow.tasks.page(self.world.admin, TaskFilter(), after=None, limit=100)))[::-1]
-
-    async def users(self) -> list[str]:
-        return sorted(each.name for each in await self.world.read(lambda uow: uow.users.all()))
-
     async def settled(self) -> None:
         """Until every message was heard and taken in, or waits for what it overtook. (Of edits and deletions nothing tells so.)"""
         expected = self._newest()
@@ -167,11 +84,8 @@ class Office:
             cursors = await self.cursors()
             return all(cursors.get(channel, 0) >= newest for channel, newest in expected.items())
 
-        async def done() -> bool:
-            return not [each for each in await self.waiting() if not each.waits]
-
         await self.world.until(heard)
-        await self.world.until(done)
+        await self.taken_in()
 
     def _newest(self) -> dict[str, int]:
         """Of what was said since the bot came, where it sees it."""
@@ -182,10 +96,6 @@ class Office:
     async def cursors(self) -> dict[str, int]:
         """How far each channel was heard, as it is stored."""
         return await self.world.read(lambda uow: uow.cursors.all(self.account))
-
-    async def waiting(self) -> list[InboundEvent]:
-        far = self.world.app.clock.now().replace(year=9999)
-        return list(await self.world.read(lambda uow: uow.inbound.waiting(self.account, far, limit=10_000)))
 
     async def is_stored(self, key: str) -> bool:
         """Whether an event with this key ever came in. Asked once: from then on it did."""

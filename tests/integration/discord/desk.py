@@ -25,7 +25,8 @@ from core.ids import new_id
 from core.models import Binding, InboundEvent, Place
 from tests.emulators.discord import Answer, DiscordEmulator
 from tests.integration.conftest import World
-from tests.integration.discord.conftest import Interruptible, config_of, services_of
+from tests.integration.discord.conftest import config_of, services_of
+from tests.integration.office import Interruptible
 
 QUICK = InteractionRules(choice_seconds=0.5, sync_seconds=0.01)
 

@@ -14,7 +14,6 @@ from tests.emulators.discord import DiscordEmulator
 from tests.integration.conftest import World
 from tests.integration.discord.conftest import (
     SOON,
-    Interruptible,
     Office,
     Open,
     Speaker,
@@ -23,6 +22,7 @@ from tests.integration.discord.conftest import (
     services_of,
     until_heard,
 )
+from tests.integration.office import Interruptible
 
 People = tuple[Speaker, Speaker, Speaker]
 

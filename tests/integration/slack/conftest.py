@@ -18,13 +18,11 @@ from bots.services import Services
 from bots.slack.app import Endpoint
 from bots.slack.config import SlackConfig, SlackRules
 from bots.slack.serving import running
-from core import bindings
-from core.errors import StorageUnavailable
 from core.ids import new_id
-from core.models import Account, Binding, Conversation, Message, Place, Task
-from core.ports import Storage, TaskFilter, UnitOfWork
+from core.models import Account
 from tests.emulators.slack import JSON, Person, SlackEmulator, slack, slack_process
 from tests.integration.conftest import World
+from tests.integration.office import Interruptible, Stored
 
 __all__ = ["slack", "slack_process"]
 BOT = "onethread"
@@ -35,39 +33,11 @@ QUICK = SlackRules(edit_seconds=0.02, edits=_OFTEN, posts=_OFTEN, statuses=_OFTE
 """As if Slack's limits were far away."""
 
 
-class Interruptible:
-    """A database that goes away when the test says so."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.is_away = False
-
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.read() as uow:
-            yield uow
-
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[UnitOfWork]:
-        self._check()
-        async with self._storage.write() as uow:
-            yield uow
-
-    def _check(self) -> None:
-        if self.is_away:
-            raise StorageUnavailable("The database is away.")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-
-class Office:
+class Office(Stored):
     """The workspace, with the app in it."""
 
     def __init__(self, world: World, slack: SlackEmulator, storage: Interruptible) -> None:
-        self.world = world
-        self.storage = storage
+        super().__init__(world, storage, Account(surface="slack", id=slack.team_id))
         self.slack = slack
         self.names = {slack.bot_user_id: BOT}
 
@@ -82,69 +52,10 @@ class Office:
 
     # --- what is stored ---
 
-    def place(self, channel: str, thread: str = "") -> Place:
-        return Place(account=Account(surface="slack", id=self.slack.team_id), channel=channel, thread=thread)
-
-    async def bound(self, channel: str, thread: str = "") -> Binding | None:
-        return await self.world.read(lambda uow: bindings.at(uow, self.place(channel, thread)))
-
-    async def conversation(self, channel: str, thread: str = "") -> Conversation:
-        async def found(uow: UnitOfWork) -> Conversation | None:
-            binding = await bindings.at(uow, self.place(channel, thread))
-            return await uow.conversations.find(binding.conversation_id) if binding else None
-
-        conversation = await self.world.read(found)
-        assert conversation, f"nothing is bound to {channel} {thread}"
-        return conversation
-
-    async def messages(self, channel: str, thread: str = "") -> list[Message]:
-        """Of the conversation that is shown there; none where there is none."""
-
-        async def found(uow: UnitOfWork) -> list[Message]:
-            binding = await bindings.at(uow, self.place(channel, thread))
-            return await uow.messages.since(binding.conversation_id, 1) if binding else []
-
-        return await self.world.read(found)
-
-    async def said(self, channel: str, thread: str = "") -> list[str]:
-        """What people said there, as `alice: hello`."""
-        messages = [each for each in await self.messages(channel, thread) if each.author_id and not each.deleted_at]
-        names = await self.world.read(lambda uow: uow.users.names([each.author_id for each in messages if each.author_id]))
-        return [f"{names[each.author_id]}: {each.content}" for each in messages if each.author_id]
-
-    async def says(self, channel: str, thread: str, *lines: str) -> None:
-        """Waits until people said this there, as the core has it."""
-        seen: list[str] = []
-
-        async def there() -> bool:
-            seen[:] = await self.said(channel, thread)
-            return seen == list(lines)
-
-        try:
-            await self.world.until(there)
-        except TimeoutError:
-            raise AssertionError(f"said: {seen}") from None
-
-    async def tasks(self) -> list[Task]:
-        """Those that everybody may see, and the admin's; the oldest first."""
-        return (await self.world.read(lambda uow: uow.tasks.page(self.world.admin, TaskFilter(), after=None, limit=100)))[::-1]
-
-    async def users(self) -> list[str]:
-        return sorted(each.name for each in await self.world.read(lambda uow: uow.users.all()))
-
     async def settled(self) -> None:
         """Until everything that Slack told was taken in, or waits for what it overtook."""
         await self.slack.delivered()
-
-        async def done() -> bool:
-            return not [each for each in await self.waiting() if not each.waits]
-
-        await self.world.until(done)
-
-    async def waiting(self) -> list[Any]:
-        account = Account(surface="slack", id=self.slack.team_id)
-        far = self.world.app.clock.now().replace(year=9999)
-        return list(await self.world.read(lambda uow: uow.inbound.waiting(account, far, limit=100)))
+        await self.taken_in()
 
     async def told(self, person: "Speaker") -> list[str]:
         """What the app told this person alone."""

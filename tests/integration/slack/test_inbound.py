@@ -16,8 +16,8 @@ from core.attachments import MAX_BYTES
 from core.models import MessageStatus, Visibility
 from tests.emulators.slack import SlackEmulator
 from tests.integration.conftest import World
+from tests.integration.office import Interruptible
 from tests.integration.slack.conftest import (
-    Interruptible,
     Office,
     Open,
     Speaker,

@@ -9,7 +9,8 @@ from bots.slack.serving import running
 from tests.emulators.slack import SlackEmulator
 from tests.emulators.slack.agents import SlackAgents, slack_agents
 from tests.integration.conftest import World
-from tests.integration.slack.conftest import Interruptible, Office, Speaker, config_of, services_of
+from tests.integration.office import Interruptible
+from tests.integration.slack.conftest import Office, Speaker, config_of, services_of
 
 pytestmark = pytest.mark.requires("slack-emulator")
 People = tuple[Speaker, Speaker, Speaker]
