@@ -13,6 +13,8 @@ from tests.chaos.fleet import Fleet, WorkerProcess
 PAUSE_SECONDS = (2.0, 4.0)
 ZOMBIE_SECONDS = 15.0
 LOOK_SECONDS = 0.1
+SPARED = 2
+"""After so many kills a turn is left alone: one more, and it is given up as one that kills its workers."""
 STOPS = 20
 """Until one hits a worker that runs turns and holds no lock."""
 
@@ -28,6 +30,8 @@ class Disturbance:
         self._opening = iter((False, True) * 3)
         """Whether to make a zombie, so that a short run has some of everything; afterwards dice decide, once there was one."""
         self._one_at_a_time = asyncio.Lock()
+        self._hits: Counter[object] = Counter()
+        """How often each turn lost its worker."""
         self.figures: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -87,7 +91,11 @@ class Disturbance:
             await asyncio.sleep(self._dice.uniform(0.02, 0.2))
             victim.stop()
             held = self._evidence.held_by(victim.pid)
+        if self._is_spared(held):
+            victim.go_on()
+            return
         victim.kill()
+        self._hits.update(each.turn_id for each in held)
         self.figures["kills"] += 1
         self.figures["turns hit"] += len(held)
         self.figures["kills that hit a turn"] += bool(held)
@@ -105,13 +113,17 @@ class Disturbance:
         for _ in range(STOPS):
             victim.stop()
             held = self._evidence.held_by(victim.pid)
-            if held and not await asyncio.to_thread(self._evidence.write_locked):
+            if held and not self._is_spared(held) and not await asyncio.to_thread(self._evidence.write_locked):
                 return held
             victim.go_on()
             await asyncio.sleep(self._dice.uniform(0.02, 0.2))
         return []
 
+    def _is_spared(self, held: list[Held]) -> bool:
+        return any(self._hits[each.turn_id] >= SPARED for each in held)
+
     async def _make_a_zombie(self, victim: WorkerProcess, held: list[Held]) -> None:
+        self._hits.update(each.turn_id for each in held)
         try:
             lost = await self._taken_over(held)
             self.figures["zombies"] += bool(lost)
