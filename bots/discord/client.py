@@ -128,6 +128,8 @@ class PromptHTTPClient(HTTPClient):
             kwargs["data"] = json.dumps(kwargs.pop("json"), separators=(",", ":"))
         if form:
             kwargs["data"] = _form_data(form)
+        if route.method == "GET":
+            await self._limiter.turn_to_read()
         with self._limiter.calling(route):
             async with self._session.request(
                 route.method, route.url, headers=headers, timeout=self._timeout, allow_redirects=False, **kwargs

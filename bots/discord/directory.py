@@ -1,5 +1,6 @@
 """Who and what there is in the guilds that are served: people, channels and roles, as Discord's API tells when it is asked."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -52,6 +53,7 @@ class Directory:
         self._searched = Remembered[frozenset[str]](_MEMBER_SECONDS, now)
         self._guilds = Remembered[str](_FOREVER, now)
         self._changes = 0
+        self._asking = asyncio.Lock()
 
     # --- people ---
 
@@ -103,11 +105,12 @@ class Directory:
 
     async def _served_guilds(self) -> frozenset[str]:
         """Those that the bot is in."""
-        known = self._served.get("")
-        if known is None:
-            known = await find_served_guilds(self._client, self._config, self._who)
-            self._served.put("", known)
-        return known
+        async with self._asking:  # one asks, and all others know it then
+            known = self._served.get("")
+            if known is None:
+                known = await find_served_guilds(self._client, self._config, self._who)
+                self._served.put("", known)
+            return known
 
     async def _member(self, guild: str, person: str) -> JSON | None:
         there, described = self._members.get(person) or ("", {})

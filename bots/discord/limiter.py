@@ -4,6 +4,7 @@ there will be.
 Discord bans an address that makes 10,000 invalid calls in ten minutes; what keeps far from that is here, too.
 """
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -49,10 +50,18 @@ class Limiter:
         self._now = now
         self._reads: deque[float] = deque(maxlen=reads)
         """When the last ones were: more than these are not made in a second, so that they use up no limit of all calls."""
+        self._reading = asyncio.Lock()
         self._hashes: dict[str, str] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._stopped_until = 0.0
         self._invalid: deque[float] = deque()
+
+    async def turn_to_read(self) -> None:
+        """Waits for room for a GET, one after another: were they refused, many at once would begin anew half-way again and again."""
+        async with self._reading:
+            if len(self._reads) == self._reads.maxlen:
+                await asyncio.sleep(max(self._reads[0] + _READS_SECONDS - self._now(), 0.0))
+            self._reads.append(self._now())
 
     @contextmanager
     def calling(self, route: Route) -> Iterator[None]:
@@ -60,8 +69,6 @@ class Limiter:
         now = self._now()
         if now < self._stopped_until:
             raise discord.RateLimited(self._stopped_until - now)
-        if route.method == "GET":
-            self._read(now)
         bucket = self._bucket(route)
         _take(bucket, now)
         try:
@@ -94,12 +101,6 @@ class Limiter:
         if self._stop(seconds):
             _log.warning("discord.blocked", by="Cloudflare", seconds=round(seconds), why="too many calls from this address")
         return seconds
-
-    def _read(self, now: float) -> None:
-        """Counts one. One that is not made for another reason counts, too: it is asked for again soon."""
-        if len(self._reads) == self._reads.maxlen and (left := self._reads[0] + _READS_SECONDS - now) > 0:
-            raise discord.RateLimited(left)
-        self._reads.append(now)
 
     def _count(self, status: int, headers: Mapping[str, str]) -> None:
         if status not in _INVALID_STATUSES or headers.get("X-RateLimit-Scope") == "shared":

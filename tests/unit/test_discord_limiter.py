@@ -1,5 +1,7 @@
 """Which calls are not made because Discord would turn them away."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -150,15 +152,13 @@ def test_a_limit_of_nothing_is_none(limiter: Limiter) -> None:
         call(limiter, EDIT, told(0, limit=0, reset=0.0))
 
 
-def test_what_is_only_asked_for_leaves_room_for_the_rest(clock: Clock) -> None:
-    limiter, looking = Limiter(clock, reads=3), Route("GET", "/guilds/{guild_id}/members/{member_id}", guild_id="1", member_id="2")
-    for _ in range(3):
-        call(limiter, looking, {})
-        clock.now += 0.1
-    assert refused(limiter, looking) == pytest.approx(0.7)
+async def test_what_is_only_asked_for_waits_its_turn_and_leaves_room_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bots.discord.limiter._READS_SECONDS", 0.1)
+    limiter, began = Limiter(reads=3), time.monotonic()
+    await asyncio.gather(*(limiter.turn_to_read() for _ in range(7)))
+    assert time.monotonic() - began >= 0.2
     with limiter.calling(POST):
-        clock.now += 0.7
-    call(limiter, looking, {})
+        pass
 
 
 def test_calls_that_discord_turns_away_are_never_hammered(limiter: Limiter, clock: Clock) -> None:
