@@ -1,12 +1,14 @@
 """What people say in Discord, taken in: over the wire, with the bot's real connection."""
 
+from dataclasses import replace
+
 import pytest
 
 from bots.policy import ChannelRules
 from core.models import Visibility
 from tests.emulators.discord import DiscordEmulator, permissions, shapes
 from tests.emulators.discord.objects import Overwrite
-from tests.integration.discord.conftest import Office, Open, Speaker, Thread
+from tests.integration.discord.conftest import QUICK, Office, Open, Speaker, Thread
 
 People = tuple[Speaker, Speaker, Speaker]
 
@@ -365,3 +367,16 @@ async def test_a_channel_that_was_made_private_just_now_is_private(office: Offic
     second = await alice.says("@onethread what bob earns")
     await office.says(channel, second.id, "alice: what bob earns")
     assert (await office.conversation(channel, second.id)).visibility is Visibility.PRIVATE
+
+
+async def test_many_who_come_at_once_are_all_answered_within_the_limit_of_reading(open_office: Open, discord: DiscordEmulator) -> None:
+    """Each of them asks Discord for the same: which servers there are, who this is, and who sees the channel."""
+    channels = [discord.home.channel(f"plan-{number}") for number in range(20)]
+    async with open_office(rules=replace(QUICK, reads=15)) as office:
+        for channel in channels:
+            await office.speaker("alice", channel).says("@onethread plan my week")
+
+        async def all_are_there() -> bool:
+            return len(await office.tasks()) == len(channels)
+
+        await office.world.until(all_are_there, seconds=20)
