@@ -127,6 +127,7 @@ async def test_cancelling_here_stops_the_worker_there_within_a_second(pair: Pair
     await pair.here.cancel(posted)
     await pair.there.says("closed", seconds=1)
     await pair.here.retry(posted)
+    await pair.there.says("asked Hello")
     pair.there.tell("say", "Done.")
     pair.there.tell("end")
     assert (await pair.here.ended(posted)).content == "Done."
