@@ -17,13 +17,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench chaos conformance lock upgrade clean
+.PHONY: help run test check format bench chaos conformance lock upgrade vendor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/runtime.stamp ## install what is needed (once) and start Onethread
-	@exec $(VENV)/bin/onethread chat $(ARGS)
+run: $(VENV)/runtime.stamp ## install what is needed (once), start Onethread and open its page; ARGS="--port 9000" for another port
+	@exec $(VENV)/bin/onethread serve --open $(ARGS)
 
 test: $(VENV)/dev.stamp node_modules/.stamp ## run all tests; ARGS="-k word" narrows them down, -n 0 runs them in one process
 	@$(PY) -m pytest -n 5 $(ARGS)
@@ -60,6 +60,9 @@ lock: $(UV) ## write the lock files anew after a change in pyproject.toml or pac
 
 upgrade: ## lock, with every dependency raised to its newest release that is a week old
 	@$(MAKE) lock UPGRADE=--upgrade
+
+vendor: $(VENV)/dev.stamp ## fetch the page's libraries anew, at the versions in tests/vendoring.py; needs npm
+	@$(PY) -m tests.vendoring
 
 clean: ## remove what was installed and built
 	@rm -rf $(VENV) node_modules dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

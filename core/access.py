@@ -20,6 +20,11 @@ class Principal:
     reading_along: "Audience | None" = None
     """Set for the agent's tools: their results are read by others too, so they see only what all of these may see."""
 
+    @property
+    def by_agent(self) -> bool:
+        """Whether it is the agent that acts for them, by a tool of its own. A client's assistant that shows their token is not."""
+        return self.reading_along is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
@@ -27,6 +32,12 @@ class Audience:
 
     conversation_id: UUID
     users: frozenset[UUID] | None
+
+
+def require_admin(principal: Principal, may: str) -> None:
+    """Raises NotAuthenticated for everybody else; `may` is what is for admins only, as the sentence says it."""
+    if not principal.admin:
+        raise NotAuthenticated(f"Only an admin may {may}.")
 
 
 def require(principal: Principal, scope: str) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from core import projects, turns
 from core.access import Audience, Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
-from core.events import ConversationChanged, ConversationDeleted, Readers, TaskChanged
+from core.events import ConversationChanged, ConversationDeleted, ConversationRead, Readers, TaskChanged
 from core.ids import new_id
 from core.llm.providers import checked
 from core.models import AgentStatus, Conversation, Project, Visibility
@@ -79,7 +79,8 @@ async def page(uow: UnitOfWork, principal: Principal, *, archived: bool = False,
     """The archived ones, or all others; the most recently used first."""
     require(principal, "chat")
     found = tuple(await uow.conversations.page(principal, archived=archived, limit=limit, offset=offset))
-    counts = await uow.messages.count([each.id for each in found])
+    extents = await uow.messages.extents([each.id for each in found])
+    counts = {conversation_id: extent.messages for conversation_id, extent in extents.items()}
     total = await uow.conversations.count(principal, archived=archived)
     return ConversationPage(conversations=found, message_counts=counts, total=total)
 
@@ -88,6 +89,14 @@ async def active(uow: UnitOfWork, principal: Principal, *, limit: int) -> list[C
     """Those in which the agent is not idle, the last changed first; archived ones are left out."""
     require(principal, "chat")
     return await uow.conversations.active(principal, limit=limit)
+
+
+async def mark_read(uow: UnitOfWork, principal: Principal, conversation_id: UUID, seq: int) -> None:
+    """Notes that this person has read up to the message at `seq`, 0 before the first. A mark never goes back, nor beyond what there is."""
+    conversation = await get(uow, principal, conversation_id)
+    seq = min(seq, conversation.next_seq - 1)
+    if await uow.read_marks.advance(conversation_id, principal.user_id, seq):
+        uow.emit(ConversationRead(conversation_id=conversation_id, user_id=principal.user_id, seq=seq))
 
 
 async def rename(uow: UnitOfWork, principal: Principal, conversation_id: UUID, title: str) -> None:

@@ -65,6 +65,15 @@ class ConversationChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationRead:
+    """A user has read it further than before: up to the message at `seq`. Nobody else is told."""
+
+    conversation_id: UUID
+    user_id: UUID
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationDeleted:
     conversation_id: UUID
     readers: Readers
@@ -108,6 +117,7 @@ StateEvent = (
     | ApprovalChanged
     | AgentStatusChanged
     | ConversationChanged
+    | ConversationRead
     | ConversationDeleted
     | TaskChanged
     | TaskDeleted

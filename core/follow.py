@@ -204,7 +204,7 @@ class Follower:
     async def _snapshot(self) -> Frame:
         async with self._storage.read() as uow:
             conversation = await conversations.get(uow, self._principal, self._conversation_id)
-            state = await snapshot(uow, conversation, limit=self._messages)
+            state = await snapshot(uow, conversation, reader=self._principal.user_id, limit=self._messages)
         self._held.clear()
         self._positions = {turn["turn_id"]: turn["position"] for turn in state["turns"]}
         self._newest_seq = max((message["seq"] for message in state["messages"]), default=0)
@@ -283,7 +283,8 @@ async def _tool_call(uow: UnitOfWork, turn_id: UUID, step: int, index: int) -> l
     if turn is None or call is None:
         return []
     approval = await uow.approvals.get(call.approval_id) if call.approval_id else None
-    return [Frame("tool_call", tool_call_json(call, turn.reply_id, approval, turn_ended=turn.status.finished))]
+    names = await uow.users.names([approval.decided_by]) if approval and approval.decided_by else {}
+    return [Frame("tool_call", tool_call_json(call, turn.reply_id, approval, names, turn_ended=turn.status.finished))]
 
 
 def _delta_frame(message_id: UUID, stream_no: int, offset: int, text: str) -> Frame:

@@ -17,13 +17,14 @@ from core.models import (
     MessageStatus,
     Role,
     Task,
+    TaskChange,
     ToolCall,
     ToolCallState,
     Turn,
     TurnStatus,
     WorkerInfo,
 )
-from core.ports import UnitOfWork
+from core.ports import Extent, UnitOfWork
 
 WORKER_SILENT = timedelta(seconds=45)
 """After so long without a heartbeat a worker counts as gone."""
@@ -42,6 +43,7 @@ FrameEvent = Literal[
     "task_changed",
     "task_deleted",
     "conversation_changed",
+    "conversation_read",
     "conversation_deleted",
 ]
 
@@ -52,14 +54,15 @@ class Frame:
     payload: JSON
 
 
-async def snapshot(uow: UnitOfWork, conversation: Conversation, *, limit: int) -> JSON:
-    """A conversation with its task and its last `limit` messages, unfinished replies with their text so far and `stream_no`."""
+async def snapshot(uow: UnitOfWork, conversation: Conversation, *, reader: UUID, limit: int) -> JSON:
+    """A conversation with its task and its last `limit` messages, unfinished replies with their text so far and `stream_no`; for one
+    reader."""
     messages = await uow.messages.page(conversation.id, limit=limit)
     task = await uow.tasks.of_conversation(conversation.id)
     unfinished = await uow.turns.unfinished(conversation.id)
     return {
         "task": await task_json(uow, task, conversation) if task else None,
-        "conversation": (await conversations_json(uow, [conversation]))[0],
+        "conversation": (await read_conversations_json(uow, [conversation], reader))[0],
         "messages": await messages_json(uow, messages),
         "turns": await turns_json(uow, unfinished, unfinished),
     }
@@ -67,20 +70,28 @@ async def snapshot(uow: UnitOfWork, conversation: Conversation, *, limit: int) -
 
 async def messages_json(uow: UnitOfWork, messages: Sequence[Message]) -> list[JSON]:
     turn_ids = [message.turn_id for message in messages if message.turn_id and message.role is Role.ASSISTANT]
-    author_ids = {message.author_id for message in messages if message.author_id}
+    people = {message.author_id for message in messages if message.author_id}
     turns = {turn.id: turn for turn in await uow.turns.of_ids(turn_ids)} if turn_ids else {}
     calls = await uow.tool_calls.of_turns(turn_ids) if turn_ids else []
     files = await uow.attachments.of_messages([message.id for message in messages])
-    names = await uow.users.names(author_ids) if author_ids else {}
     approvals = {call.approval_id: await uow.approvals.get(call.approval_id) for call in calls if call.approval_id}
+    people |= {approval.decided_by for approval in approvals.values() if approval and approval.decided_by}
+    names = await uow.users.names(people) if people else {}
     around = _Around(turns=turns, calls=calls, approvals=approvals, files=files, names=names)
     return [_message_json(message, around) for message in messages]
 
 
 async def conversations_json(uow: UnitOfWork, conversations: Sequence[Conversation]) -> list[JSON]:
-    """With the number of their messages, deleted ones left out."""
-    counts = await uow.messages.count([each.id for each in conversations])
-    return [{**conversation_json(each), "message_count": counts.get(each.id, 0)} for each in conversations]
+    """As they are for all who may see them. `last_seq` is the newest finished message's."""
+    extents = await uow.messages.extents([each.id for each in conversations])
+    return [_conversation_json(each, extents.get(each.id, Extent(0, 0))) for each in conversations]
+
+
+async def read_conversations_json(uow: UnitOfWork, conversations: Sequence[Conversation], reader: UUID) -> list[JSON]:
+    """As they are for one reader: with `read_seq`, how far they have read; None where they never opened it."""
+    marks = await uow.read_marks.of_user(reader, [each.id for each in conversations])
+    shown = await conversations_json(uow, conversations)
+    return [{**payload, "read_seq": marks.get(each.id)} for each, payload in zip(conversations, shown, strict=True)]
 
 
 async def tasks_json(uow: UnitOfWork, tasks: Sequence[Task]) -> list[JSON]:
@@ -102,6 +113,10 @@ def conversation_json(conversation: Conversation) -> JSON:
         "created_at": time_json(conversation.created_at),
         "updated_at": time_json(conversation.updated_at),
     }
+
+
+def _conversation_json(conversation: Conversation, extent: Extent) -> JSON:
+    return {**conversation_json(conversation), "message_count": extent.messages, "last_seq": extent.last_seq}
 
 
 async def task_json(uow: UnitOfWork, task: Task, conversation: Conversation) -> JSON:
@@ -126,6 +141,22 @@ def _task_json(task: Task, conversation: Conversation, names: Mapping[UUID, str]
         "created_at": time_json(task.created_at),
         "updated_at": time_json(task.updated_at),
     }
+
+
+async def task_changes_json(uow: UnitOfWork, changes: Sequence[TaskChange]) -> list[JSON]:
+    names = await uow.users.names({each.user_id for each in changes})
+    return [
+        {
+            "id": str(each.id),
+            "at": time_json(each.at),
+            "by": names[each.user_id],
+            "by_agent": each.by_agent,
+            "field": each.field.value,
+            "before": each.before,
+            "after": each.after,
+        }
+        for each in changes
+    ]
 
 
 async def turn_json(uow: UnitOfWork, turn: Turn) -> JSON:
@@ -167,7 +198,8 @@ def ended(reply_id: str, reply: JSON) -> list[Frame]:
     return [complete, Frame("llm_error", {"message_id": reply_id, "error": error["message"], "error_code": error["code"]})]
 
 
-def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, *, turn_ended: bool) -> JSON:
+def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, names: Mapping[UUID, str], *, turn_ended: bool) -> JSON:
+    """`names` holds who decided on the approval."""
     payload: JSON = {
         "message_id": str(message_id),
         "step": call.step,
@@ -180,6 +212,8 @@ def tool_call_json(call: ToolCall, message_id: UUID, approval: Approval | None, 
         payload["result"] = call.result
     if approval:
         payload |= {"approval_id": str(approval.id), "approval": approval.status.value}
+        if approval.decided_by and approval.decided_by in names:
+            payload["decided_by"] = names[approval.decided_by]
     return payload
 
 
@@ -232,7 +266,11 @@ def _message_json(message: Message, around: _Around) -> JSON:
 def _tool_calls_json(message: Message, turn: Turn, around: _Around) -> list[JSON]:
     return [
         tool_call_json(
-            call, message.id, around.approvals.get(call.approval_id) if call.approval_id else None, turn_ended=turn.status.finished
+            call,
+            message.id,
+            around.approvals.get(call.approval_id) if call.approval_id else None,
+            around.names,
+            turn_ended=turn.status.finished,
         )
         for call in around.calls
         if call.turn_id == turn.id

@@ -8,11 +8,13 @@ import ipaddress
 import re
 import secrets
 import unicodedata
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from core.access import ALL_SCOPES, Principal
+import structlog
+
+from core.access import ALL_SCOPES, Principal, require_admin
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, RateLimited
 from core.ids import new_id
 from core.models import Account, Identity, Link, LinkPurpose, Session, SignInAttempt, Token, User
@@ -22,6 +24,7 @@ from core.text import clean, clip
 LOCAL_ADMIN = "admin"
 SECRET_PREFIX = "ot_"  # noqa: S105  # how secrets begin, not one
 SESSION_LIFETIME = timedelta(days=14)
+PASSWORD_LINK_LIFETIME = timedelta(days=7)
 USUAL_SCOPES = frozenset({"tasks:read", "tasks:write", "chat"})
 """Of a token for which nobody says which."""
 MIN_PASSWORD, MAX_PASSWORD = 10, 1_000
@@ -39,7 +42,24 @@ _MAX_DISPLAY_NAME = 200
 _MAX_NAME_BASE = 56
 """Characters that leave room for a number."""
 _WRONG = "The name or the password is wrong."
+_SEE_USERS, _CHANGE_USERS = "see all users", "change users"
 _SIGN_IN_AGAIN = "You are not signed in any more. Sign in again."
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserPage:
+    users: tuple[User, ...]
+    next_cursor: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """By which somebody sets their password, once, until then."""
+
+    user: User
+    secret: str
+    expires_at: datetime
 
 
 # --- users -----------------------------------------------------------------------------------------------------------
@@ -79,9 +99,7 @@ async def user_of(uow: UnitOfWork, principal: Principal) -> User:
 
 async def disable(uow: UnitOfWork, user: User) -> User:
     """From now on nobody acts as this user: sessions and links end, tokens and JWTs are refused. Raises Conflict for the last admin."""
-    admins = [admin.id for admin in await uow.users.hold_admins() if admin.disabled_at is None]
-    if admins == [user.id]:
-        raise Conflict(f"{user.name} is the last admin. Add another one first: onethread user add NAME --admin")
+    await _keep_an_admin(uow, user)
     held = await _held(uow, user.id)
     if held.disabled_at is not None:
         return held
@@ -98,6 +116,27 @@ async def enable(uow: UnitOfWork, user: User) -> User:
     return replace(held, disabled_at=None)
 
 
+async def make_admin(uow: UnitOfWork, user: User) -> User:
+    held = await _held(uow, user.id)
+    await uow.users.set_admin(user.id, True)
+    return replace(held, admin=True)
+
+
+async def make_member(uow: UnitOfWork, user: User) -> User:
+    """An admin is none any more, from now on. Raises Conflict for the last admin."""
+    await _keep_an_admin(uow, user)
+    held = await _held(uow, user.id)
+    await uow.users.set_admin(user.id, False)
+    return replace(held, admin=False)
+
+
+async def _keep_an_admin(uow: UnitOfWork, user: User) -> None:
+    """Raises Conflict where without this user nobody would be an admin who may act as one."""
+    admins = [admin.id for admin in await uow.users.hold_admins() if admin.disabled_at is None]
+    if admins == [user.id]:
+        raise Conflict(f"{user.name} is the last admin. Add another one first: onethread user add NAME --admin")
+
+
 async def can_anybody_administer(uow: UnitOfWork) -> bool:
     """Whether an admin can sign in: has a password, or an open link to set one."""
     for user in await uow.users.all():
@@ -106,6 +145,74 @@ async def can_anybody_administer(uow: UnitOfWork) -> bool:
         if user.password_set_at is not None or await uow.links.has_open(user.id, LinkPurpose.SET_PASSWORD):
             return True
     return False
+
+
+# --- what admins do about others -------------------------------------------------------------------------------------
+
+
+async def directory(uow: UnitOfWork, principal: Principal, query: str = "", *, after: UUID | None = None, limit: int = 50) -> UserPage:
+    """Everybody whose name contains `query`, disabled ones too, the first to come first; `next_cursor` is the `after` of the next page."""
+    require_admin(principal, _SEE_USERS)
+    found = await uow.users.everybody(query, after=after, limit=limit + 1)
+    shown = tuple(found[:limit])
+    return UserPage(users=shown, next_cursor=shown[-1].id if len(found) > limit else None)
+
+
+async def invite(uow: UnitOfWork, principal: Principal, name: str, *, admin: bool = False) -> Invitation:
+    """A new user, with the link by which they come in."""
+    _require_signed_in_admin(principal, "add users")
+    user = await add_user(uow, name, admin=admin)
+    _log.info("user.added", user_id=str(user.id), admin=admin, by=str(principal.user_id))
+    return await _invitation(uow, user)
+
+
+async def invite_again(uow: UnitOfWork, principal: Principal, user_id: UUID) -> Invitation:
+    """Another link for somebody who lost theirs or forgot the password, which counts until the link is used."""
+    _require_signed_in_admin(principal, "make links for others")
+    user = await _some_user(uow, user_id)
+    _log.info("user.link_made", user_id=str(user_id), by=str(principal.user_id))
+    return await _invitation(uow, user)
+
+
+async def change_user(
+    uow: UnitOfWork, principal: Principal, user_id: UUID, *, admin: bool | None = None, disabled: bool | None = None
+) -> User:
+    """Makes somebody an admin or a member, disables or enables them; None leaves it as it is.
+
+    Raises Conflict for what admins would take from themselves, and for the last admin.
+    """
+    require_admin(principal, _CHANGE_USERS)
+    user = await _some_user(uow, user_id)
+    if user.id == principal.user_id and (admin is False or disabled):
+        raise Conflict("You cannot take this from yourself, or you might be locked out. Another admin can.")
+    if admin and not user.admin:
+        _require_signed_in_admin(principal, "make others admins")
+        user = await make_admin(uow, user)
+    if admin is False and user.admin:
+        user = await make_member(uow, user)
+    if disabled is not None:
+        user = await (disable if disabled else enable)(uow, user)
+    _log.info("user.changed", user_id=str(user_id), admin=user.admin, disabled=user.disabled_at is not None, by=str(principal.user_id))
+    return user
+
+
+async def _invitation(uow: UnitOfWork, user: User) -> Invitation:
+    secret = await create_link(uow, user, LinkPurpose.SET_PASSWORD, lifetime=PASSWORD_LINK_LIFETIME)
+    return Invitation(user=user, secret=secret, expires_at=uow.now + PASSWORD_LINK_LIFETIME)
+
+
+async def _some_user(uow: UnitOfWork, user_id: UUID) -> User:
+    user = await uow.users.get(user_id)
+    if user is None:
+        raise NotFound(f"There is no user {user_id}.")
+    return user
+
+
+def _require_signed_in_admin(principal: Principal, may: str) -> None:
+    """For what would outlive a personal token, or may do more than it: an admin's password, or a session, counts."""
+    require_admin(principal, may)
+    if principal.token_id is not None:
+        raise NotAuthenticated(f"A personal token cannot {may}. Sign in, or get a token by: POST /api/auth/token")
 
 
 # --- chat platforms --------------------------------------------------------------------------------------------------
@@ -209,6 +316,14 @@ async def of_session(uow: UnitOfWork, secret: str) -> Principal:
 async def close_session(uow: UnitOfWork, secret: str) -> None:
     """Signs the browser out; one that was signed out already stays so."""
     await uow.sessions.remove(_sha256(secret))
+
+
+async def sign_out_everywhere(uow: UnitOfWork, principal: Principal) -> None:
+    """Ends all sessions of the caller. Raises NotAuthenticated for a personal token, which may do less than a session."""
+    if principal.token_id is not None:
+        raise NotAuthenticated("A personal token cannot end sessions. Sign in, or get a token by: POST /api/auth/token")
+    await uow.users.hold(principal.user_id)  # one that is being opened ends, too, or begins after this
+    await uow.sessions.remove_of(principal.user_id)
 
 
 async def of_user(uow: UnitOfWork, user_id: UUID, *, password_set_at: datetime | None) -> Principal:

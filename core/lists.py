@@ -4,7 +4,7 @@ A change is read once for all who follow in this process, and several changes of
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Iterable, Sequence
 from typing import Final, Literal
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from core.events import (
     AgentStatusChanged,
     ConversationChanged,
     ConversationDeleted,
+    ConversationRead,
     Event,
     Lagged,
     MessageAdded,
@@ -22,7 +23,7 @@ from core.events import (
     TaskChanged,
     TaskDeleted,
 )
-from core.frames import Frame, conversations_json, deleted, tasks_json
+from core.frames import Frame, conversations_json, deleted, read_conversations_json, tasks_json
 from core.live import LiveEvents
 from core.models import JSON, Conversation, Visibility
 from core.ports import Storage, TaskFilter, UnitOfWork
@@ -45,11 +46,11 @@ class _Mailbox:
 
     def __init__(self, reader: UUID) -> None:
         self._reader = reader
-        self._frames: dict[UUID, Frame] = {}
+        self._frames: dict[Hashable, Frame] = {}
         self._lagged = False
         self._ready = asyncio.Event()
 
-    def put(self, thing: UUID, frame: Frame, readers: Iterable[UUID] | None) -> None:
+    def put(self, thing: Hashable, frame: Frame, readers: Iterable[UUID] | None) -> None:
         if self._lagged or not (readers is None or self._reader in readers):
             return
         self._frames.pop(thing, None)  # the newest is told last
@@ -92,8 +93,8 @@ class Lists:
                 await asyncio.sleep(TOLD_SECONDS)
 
     async def frames(self, name: ListName, principal: Principal) -> AsyncGenerator[Frame, None]:
-        """A `snapshot` with the first page, then `task_changed` and `task_deleted`, or those of conversations; another `snapshot`
-        whenever changes were missed.
+        """A `snapshot` with the first page, then `task_changed` and `task_deleted`, or those of conversations and `conversation_read`;
+        another `snapshot` whenever changes were missed.
 
         Raises NotAuthenticated where the scope for it lacks, and StorageUnavailable where the first page cannot be read. Close it
         (`contextlib.aclosing`).
@@ -134,6 +135,8 @@ class Lists:
                     self._put("tasks", event.task_id, deleted(event), event.readers)
                 case ConversationDeleted():
                     self._put("conversations", event.conversation_id, deleted(event), event.readers)
+                case ConversationRead():
+                    self._put("conversations", ("read", event.conversation_id), _read(event), (event.user_id,))
         try:
             if self._mailboxes["tasks"]:
                 await self._tell_tasks([event.conversation_id for event in events if isinstance(event, _OF_TASKS)])
@@ -160,7 +163,7 @@ class Lists:
             for conversation, payload in zip(found, shown, strict=True):
                 self._put("conversations", conversation.id, Frame("conversation_changed", payload), readers[conversation.id])
 
-    def _put(self, name: ListName, thing: UUID, frame: Frame, readers: Iterable[UUID] | None) -> None:
+    def _put(self, name: ListName, thing: Hashable, frame: Frame, readers: Iterable[UUID] | None) -> None:
         for mailbox in self._mailboxes[name]:
             mailbox.put(thing, frame, readers)
 
@@ -178,8 +181,12 @@ async def _tasks(uow: UnitOfWork, principal: Principal) -> JSON:
 
 async def _conversations(uow: UnitOfWork, principal: Principal) -> JSON:
     page = await conversations.page(uow, principal, limit=FIRST_PAGE)
-    shown = await conversations_json(uow, page.conversations)
+    shown = await read_conversations_json(uow, page.conversations, principal.user_id)
     return {"conversations": shown, "total": page.total, "limit": FIRST_PAGE, "offset": 0}
+
+
+def _read(event: ConversationRead) -> Frame:
+    return Frame("conversation_read", {"id": str(event.conversation_id), "seq": event.seq})
 
 
 async def _readers(uow: UnitOfWork, found: Sequence[Conversation]) -> dict[UUID, frozenset[UUID] | None]:

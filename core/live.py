@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 from uuid import UUID
 
-from core.events import Event, Lagged, TextDelta
+from core.events import ConversationRead, Event, Lagged, TextDelta
 
 QUEUE_SIZE = 1_000
 
@@ -68,7 +68,7 @@ class LiveEvents:
     def subscribe(self, conversation_id: UUID | None = None, *, size: int = QUEUE_SIZE) -> Iterator[Subscription]:
         """Registers at once, so a state read inside the block misses nothing.
 
-        With a conversation: all its events. Without: the state events of every conversation, no text.
+        With a conversation: all its events but who read it. Without: the state events of every conversation, no text.
         """
         subscription = Subscription(size)
         self._subscriptions[conversation_id].add(subscription)
@@ -95,5 +95,7 @@ class LiveEvents:
                 return [each for subscriptions in self._subscriptions.values() for each in subscriptions]
             case TextDelta():
                 return list(self._subscriptions.get(event.conversation_id, ()))
+            case ConversationRead():  # tells nothing of the conversation itself
+                return list(self._subscriptions.get(None, ()))
             case _:
                 return [*self._subscriptions.get(event.conversation_id, ()), *self._subscriptions.get(None, ())]

@@ -174,18 +174,23 @@ async def retry(uow: UnitOfWork, principal: Principal, turn_id: UUID, *, rules: 
     turn = await uow.turns.lock(turn_id)
     if turn is None or await uow.conversations.get(turn.conversation_id, principal) is None:
         raise NotFound(f"There is no turn {turn_id}.")
-    if turn.status not in (TurnStatus.FAILED, TurnStatus.CANCELLED):
-        raise Conflict(f"Only a failed or stopped answer can be retried; this one is {turn.status}.")
-    question = await uow.messages.get(turn.user_message_id)
-    if question is None or question.deleted_at:
-        raise Conflict("The message was deleted, so it cannot be answered again.")
-    last = await uow.turns.last(turn.conversation_id)
-    if last and last.id == turn.id:
+    question = await retryable(uow, turn)
+    if await turns.is_last(uow, turn):
         await turns.retry_in_place(uow, turn)
         return Posted(conversation_id=turn.conversation_id, message_id=question.id, reply_id=turn.reply_id, turn_id=turn.id)
     copies = await attachments.copies(uow, question)
     key = InboxKey(source="retry", scope=str(turn.conversation_id), event_id=f"{turn_id} {question.revision}")
     return await post(uow, principal, turn.conversation_id, question.content, rules=rules, source=source, key=key, uploads=copies)
+
+
+async def retryable(uow: UnitOfWork, turn: Turn) -> Message:
+    """The message that a turn did not answer. Raises Conflict where it cannot be answered again."""
+    if turn.status not in (TurnStatus.FAILED, TurnStatus.CANCELLED):
+        raise Conflict(f"Only a failed or stopped answer can be retried; this one is {turn.status}.")
+    question = await uow.messages.get(turn.user_message_id)
+    if question is None or question.deleted_at:
+        raise Conflict("The message was deleted, so it cannot be answered again.")
+    return question
 
 
 async def edit(uow: UnitOfWork, principal: Principal, message_id: UUID, content: str, *, rules: PostingRules) -> Message:

@@ -207,6 +207,35 @@ class Task:
     updated_at: datetime
 
 
+class TaskField(StrEnum):
+    """What of a task can change, as its history names it; `created` is its beginning."""
+
+    CREATED = "created"
+    TITLE = "title"
+    DESCRIPTION = "description"
+    STATUS = "status"
+    PRIORITY = "priority"
+    ASSIGNEE = "assignee"
+    DUE_AT = "due_at"
+    LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChange:
+    """One field of a task that somebody changed."""
+
+    id: UUID
+    task_id: UUID
+    user_id: UUID
+    by_agent: bool
+    """Whether the agent did it for that user."""
+    field: TaskField
+    before: Any
+    """As public JSON has the field: an assignee by name, a time as text, labels as a list. None where there was nothing."""
+    after: Any
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
     id: UUID

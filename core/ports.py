@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -37,6 +37,7 @@ from core.models import (
     Step,
     Summary,
     Task,
+    TaskChange,
     Token,
     TokenUsage,
     ToolCall,
@@ -127,6 +128,10 @@ class Users(Protocol):
         """Those who are not disabled and whose name contains `query`, ignoring case; by id, beginning behind `after`."""
         ...
 
+    async def everybody(self, query: str, *, after: UUID | None, limit: int) -> list[User]:
+        """Like `page`, with those who are disabled."""
+        ...
+
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]: ...
     async def hold(self, user_id: UUID) -> User | None:
         """Nobody else changes this user until the transaction ends."""
@@ -139,6 +144,7 @@ class Users(Protocol):
     async def password_hash(self, user_id: UUID) -> str | None: ...
     async def set_password(self, user_id: UUID, hashed: str, at: datetime) -> None: ...
     async def set_disabled(self, user_id: UUID, at: datetime | None) -> None: ...
+    async def set_admin(self, user_id: UUID, admin: bool) -> None: ...
 
 
 class Sessions(Protocol):
@@ -235,6 +241,15 @@ class Tasks(Protocol):
         ...
 
 
+class TaskChanges(Protocol):
+    """The history of tasks. It goes with its task."""
+
+    async def add(self, *changes: TaskChange) -> None: ...
+    async def page(self, task_id: UUID, *, before: UUID | None, limit: int) -> list[TaskChange]:
+        """The newest first, beginning behind the change `before`."""
+        ...
+
+
 class Conversations(Protocol):
     async def add(self, conversation: Conversation) -> None: ...
     async def get(self, conversation_id: UUID, principal: Principal) -> Conversation | None: ...
@@ -246,11 +261,20 @@ class Conversations(Protocol):
         """Without asking who wants them; in any order."""
         ...
 
+    async def readable(self, conversation_ids: Collection[UUID], principal: Principal) -> list[Conversation]:
+        """Those of them that the principal may read; in any order."""
+        ...
+
     async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         """The most recently used first: the archived ones, or all others."""
         ...
 
     async def count(self, principal: Principal, *, archived: bool = False) -> int: ...
+    async def search(self, principal: Principal, query: str, *, limit: int) -> list[Conversation]:
+        """Those with every word of `query` in their title or their task's ref, ignoring case: the one with just this ref, then the most
+        recently used first; archived ones, too."""
+        ...
+
     async def active(self, principal: Principal, *, limit: int) -> list[Conversation]:
         """Those that are not archived and whose agent is not idle, the last changed first."""
         ...
@@ -285,6 +309,26 @@ class Conversations(Protocol):
     async def count_unused_since(self, moment: datetime) -> int: ...
 
 
+class ReadMarks(Protocol):
+    """How far people have read. A mark goes with its conversation."""
+
+    async def advance(self, conversation_id: UUID, user_id: UUID, seq: int) -> bool:
+        """Notes that this user has read up to `seq`; False where they had read as far before, and nothing changed."""
+        ...
+
+    async def of_user(self, user_id: UUID, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
+        """By conversation; those that this user never opened are missing."""
+        ...
+
+
+class Extent(NamedTuple):
+    """How much was said in a conversation, deleted messages left out."""
+
+    messages: int
+    last_seq: int
+    """Of the newest message that is finished; 0 without one."""
+
+
 class Messages(Protocol):
     async def add(self, *messages: Message) -> None: ...
     async def get(self, message_id: UUID) -> Message | None: ...
@@ -312,8 +356,14 @@ class Messages(Protocol):
         """All from `seq` on, ascending."""
         ...
 
-    async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]: ...
-    async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]: ...
+    async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
+        """By conversation; those without messages are missing."""
+        ...
+
+    async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]:
+        """Those that say `query`, ignoring case; newest first, deleted ones left out."""
+        ...
+
     async def save_drafts(self, drafts: "Iterable[Draft]") -> "list[Draft]":
         """Writes the text of replies that are still being streamed, where the lease and the stream are still the newest.
 
@@ -420,7 +470,11 @@ class TurnQueue(Protocol):
         ...
 
     async def state(self) -> QueueState: ...
+    async def page(self, status: TurnStatus, *, after: UUID | None, limit: int) -> list[Turn]:
+        """Those that are queued, running, waiting or failed, as `status` says: the newest first, beginning behind the turn `after`."""
+        ...
 
+    async def failed_since(self, moment: datetime) -> int: ...
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         """The turns that run under this worker's leases, held until the transaction ends."""
         ...
@@ -431,6 +485,7 @@ class TurnQueue(Protocol):
         ...
 
     async def running_by_model(self) -> dict[str, int]: ...
+    async def running_by_worker(self) -> dict[UUID, int]: ...
     async def any_due(self, now: datetime) -> bool:
         """Whether a turn is queued whose time has come, claimable or not."""
         ...
@@ -477,19 +532,32 @@ class Inbox(Protocol):
         ...
 
 
+class UsageSum(NamedTuple):
+    """What one model consumed in one day."""
+
+    day: date
+    """In UTC."""
+    model: str
+    usage: TokenUsage
+    """Its cost is exact to a nano-dollar, and None where any part's is."""
+
+
 class Usage(Protocol):
     async def add(self, entry: UsageEntry) -> None: ...
     async def of_conversation(self, conversation_id: UUID) -> TokenUsage:
         """The sum; its cost is None where any part's is."""
         ...
 
-    async def by_model(self, since: datetime, *, user_id: UUID | None) -> dict[str, TokenUsage]:
-        """The sums since then, of one user or of everybody; a sum's cost is exact to a nano-dollar, and None where any part's is."""
+    async def sums(self, since: datetime, *, user_id: UUID | None) -> list[UsageSum]:
+        """Since then, of one user or of everybody; in any order."""
         ...
+
+    async def sums_of_conversation(self, conversation_id: UUID) -> list[UsageSum]: ...
 
 
 class ModelPauses(Protocol):
     async def get(self, model: str) -> ModelPause | None: ...
+    async def all(self) -> list[ModelPause]: ...
     async def lock_all(self) -> list[ModelPause]:
         """All, held until the transaction ends: one probe at a time."""
         ...
@@ -675,7 +743,11 @@ class UnitOfWork(Protocol):
     @property
     def tasks(self) -> Tasks: ...
     @property
+    def task_changes(self) -> TaskChanges: ...
+    @property
     def conversations(self) -> Conversations: ...
+    @property
+    def read_marks(self) -> ReadMarks: ...
     @property
     def messages(self) -> Messages: ...
     @property

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from core.access import Principal, require
-from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
+from core.access import Principal, require, require_admin
+from core.errors import Conflict, InvalidInput, NotFound
 from core.ids import new_id
 from core.llm.providers import checked
 from core.models import Project
@@ -13,8 +13,9 @@ from core.ports import UnitOfWork
 from core.text import clean
 
 DEFAULT_KEY = "OT"
-_KEY = re.compile(r"[A-Z][A-Z0-9]{1,9}")
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9]{1,9}")
 _MAX_INSTRUCTIONS = 20_000
+_CHANGE = "change projects"
 
 
 async def default(uow: UnitOfWork) -> Project:
@@ -41,18 +42,18 @@ async def read(uow: UnitOfWork, principal: Principal, key: str) -> Project:
     return await get(uow, key)
 
 
-async def add(uow: UnitOfWork, principal: Principal, key: str, name: str) -> Project:
-    _require_admin(principal)
-    if not _KEY.fullmatch(key.upper()):
+async def add(uow: UnitOfWork, principal: Principal, key: str, name: str, *, instructions: str = "", model: str | None = None) -> Project:
+    require_admin(principal, _CHANGE)
+    if not _KEY.fullmatch(key):
         raise InvalidInput(f"{key!r} is no project key: use 2-10 letters and digits, beginning with a letter, for example 'WEB'.")
     if await uow.projects.by_key(key):
         raise Conflict(f"There is a project {key.upper()!r} already.")
-    return await _add(uow, key.upper(), _name(name))
+    return await _add(uow, key.upper(), _name(name), instructions=_instructions(instructions), model=_model(model))
 
 
 async def edit(uow: UnitOfWork, principal: Principal, key: str, changes: Mapping[str, Any]) -> Project:
     """Changes any of name, instructions (the system prompt of its conversations) and model (None: the default)."""
-    _require_admin(principal)
+    require_admin(principal, _CHANGE)
     project = await get(uow, key)
     cleaned = {field: _CLEAN[field](value) for field, value in changes.items()}
     if cleaned:
@@ -60,15 +61,10 @@ async def edit(uow: UnitOfWork, principal: Principal, key: str, changes: Mapping
     return await get(uow, key)
 
 
-async def _add(uow: UnitOfWork, key: str, name: str) -> Project:
-    project = Project(id=new_id(), key=key, name=name, instructions="", model=None, created_at=uow.now, updated_at=uow.now)
+async def _add(uow: UnitOfWork, key: str, name: str, *, instructions: str = "", model: str | None = None) -> Project:
+    project = Project(id=new_id(), key=key, name=name, instructions=instructions, model=model, created_at=uow.now, updated_at=uow.now)
     await uow.projects.add(project)
     return project
-
-
-def _require_admin(principal: Principal) -> None:
-    if not principal.admin:
-        raise NotAuthenticated("Only an admin may change projects.")
 
 
 def _name(name: str) -> str:

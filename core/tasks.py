@@ -9,12 +9,12 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
-from core import conversations, projects, turns
+from core import conversations, projects, task_changes, turns
 from core.access import Principal, require
 from core.errors import Conflict, InvalidInput, NotFound
 from core.events import ConversationDeleted, TaskChanged, TaskDeleted
 from core.ids import new_id
-from core.models import TASK_KEYS, InboxEntry, InboxKey, Priority, Project, Task, TaskStatus, Visibility
+from core.models import TASK_KEYS, InboxEntry, InboxKey, Priority, Project, Task, TaskChange, TaskStatus, Visibility
 from core.ports import ChangedTask, TaskFilter, UnitOfWork
 from core.text import clean
 
@@ -33,6 +33,13 @@ class TaskPage:
     tasks: tuple[Task, ...]
     next_cursor: UUID | None
     total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePage:
+    changes: tuple[TaskChange, ...]
+    has_more: bool
+    """Whether there are earlier ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +148,18 @@ async def update(
         raise Conflict(
             f"{task.ref} was changed by somebody else: it is at version {task.version} now. Read it again and repeat the change."
         )
+    await task_changes.note_changed(uow, principal, task, changed)
     if "title" in values:
         await conversations.set_title(uow, task.conversation_id, values["title"])
     uow.emit(TaskChanged(conversation_id=task.conversation_id, task_id=task.id))
     return changed
+
+
+async def changes(uow: UnitOfWork, principal: Principal, ref: str, *, before: UUID | None = None, limit: int = 50) -> ChangePage:
+    """What was changed of a task, the newest first, beginning behind the change `before`."""
+    task = await get(uow, principal, ref)
+    found = await uow.task_changes.page(task.id, before=before, limit=limit + 1)
+    return ChangePage(changes=tuple(found[:limit]), has_more=len(found) > limit)
 
 
 async def delete(uow: UnitOfWork, principal: Principal, ref: str) -> Task:
@@ -205,6 +220,7 @@ async def _add(
         updated_at=uow.now,
     )
     await uow.tasks.add(task)
+    await task_changes.note_created(uow, principal, task)
     uow.emit(TaskChanged(conversation_id=conversation_id, task_id=task.id))
     return task
 

@@ -315,10 +315,14 @@ async def get(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
 
 async def cancel(uow: UnitOfWork, principal: Principal, turn_id: UUID) -> Turn:
     """Stops a turn in whatever state it is; nothing happens to one that has ended."""
-    turn = await _visible(uow, principal, turn_id)
+    return await stop(uow, await _visible(uow, principal, turn_id))
+
+
+async def stop(uow: UnitOfWork, turn: Turn) -> Turn:
+    """Like `cancel`, of a turn that is held; it asks nobody whether they may."""
     if not turn.status.finished:
         await _cancel(uow, turn)
-    return await uow.turns.get(turn_id) or turn
+    return await uow.turns.get(turn.id) or turn
 
 
 async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
@@ -326,6 +330,12 @@ async def cancel_all(uow: UnitOfWork, conversation_id: UUID) -> None:
         turn = await uow.turns.lock(unfinished.id)
         if turn and not turn.status.finished:
             await _cancel(uow, turn)
+
+
+async def is_last(uow: UnitOfWork, turn: Turn) -> bool:
+    """Whether nothing was asked in its conversation since."""
+    last = await uow.turns.last(turn.conversation_id)
+    return last is not None and last.id == turn.id
 
 
 async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:

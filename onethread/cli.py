@@ -25,7 +25,6 @@ _OURS = ("core", "storage", "web", "mcp_server", "bots")
 _INTERRUPTED = 130
 CLIENTS = ("claude-code", "claude-desktop", "cursor", "vscode", "zed")
 """Programs that `onethread mcp config` knows."""
-_LINK_LIFETIME = timedelta(days=7)
 _ABOUT_LINK = "Whoever opens the link sets the password: once, within 7 days."
 
 
@@ -539,7 +538,7 @@ async def _password_link(app: "App", uow: "UnitOfWork", person: "User") -> str:
     from core import identity
     from core.models import LinkPurpose
 
-    code = await identity.create_link(uow, person, LinkPurpose.SET_PASSWORD, lifetime=_LINK_LIFETIME)
+    code = await identity.create_link(uow, person, LinkPurpose.SET_PASSWORD, lifetime=identity.PASSWORD_LINK_LIFETIME)
     return f"{app.settings.url}/welcome?code={code}"
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar
@@ -25,6 +25,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    collate,
     delete,
     exists,
     func,
@@ -63,6 +64,7 @@ from core.models import (
     Step,
     Summary,
     Task,
+    TaskChange,
     TaskStatus,
     Token,
     TokenUsage,
@@ -73,7 +75,7 @@ from core.models import (
     User,
     WorkerInfo,
 )
-from core.ports import ChangedTask, Draft, Lease, TaskFilter
+from core.ports import ChangedTask, Draft, Extent, Lease, TaskFilter, UsageSum
 from core.usage import total
 from storage import schema
 from storage.engine import AnyConnection
@@ -186,11 +188,10 @@ class Users(Repository):
         return await self._all(User, select(schema.users).order_by(schema.users.c.id))
 
     async def page(self, query: str, *, after: UUID | None, limit: int) -> list[User]:
-        table = schema.users
-        found = select(table).where(table.c.disabled_at.is_(None), table.c.name.icontains(query, autoescape=True))
-        if after is not None:
-            found = found.where(table.c.id > after)
-        return await self._all(User, found.order_by(table.c.id).limit(limit))
+        return await self._all(User, _users_named(query, after, limit).where(schema.users.c.disabled_at.is_(None)))
+
+    async def everybody(self, query: str, *, after: UUID | None, limit: int) -> list[User]:
+        return await self._all(User, _users_named(query, after, limit))
 
     async def hold(self, user_id: UUID) -> User | None:
         return await self._one(User, row_query(schema.users).with_for_update(), row_id=user_id)
@@ -209,6 +210,9 @@ class Users(Repository):
 
     async def set_disabled(self, user_id: UUID, at: datetime | None) -> None:
         await self._change(schema.users, user_id, {"disabled_at": at})
+
+    async def set_admin(self, user_id: UUID, admin: bool) -> None:
+        await self._change(schema.users, user_id, {"admin": admin})
 
     async def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
         found = await self._run(rows_among(schema.users.c.id), keys=user_ids) if user_ids else []
@@ -371,6 +375,19 @@ class Tasks(Repository):
         await self._connection.execute(gone, execution_options=LONG)
 
 
+class TaskChanges(Repository):
+    async def add(self, *changes: TaskChange) -> None:
+        rows = [dump(change) for change in changes]
+        await insert_into(schema.task_changes, *rows[0]).run_many(self._connection, rows)
+
+    async def page(self, task_id: UUID, *, before: UUID | None, limit: int) -> list[TaskChange]:
+        table = schema.task_changes
+        query = select(table).where(table.c.task_id == task_id)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        return await self._all(TaskChange, query.order_by(table.c.id.desc()).limit(limit))
+
+
 class Conversations(Repository):
     async def add(self, conversation: Conversation) -> None:
         await self._insert(schema.conversations, dump(conversation, "task_id", "task_ref", "project_model"))
@@ -387,6 +404,9 @@ class Conversations(Repository):
     async def of_ids(self, conversation_ids: Collection[UUID]) -> list[Conversation]:
         return await self._all(Conversation, _conversations_among(), keys=list(conversation_ids))
 
+    async def readable(self, conversation_ids: Collection[UUID], principal: Principal) -> list[Conversation]:
+        return await self._all(Conversation, _conversations_among().where(_visible_to(principal)), keys=list(conversation_ids))
+
     async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
         listed = _conversations().where(_visible_to(principal), _is_archived(archived))
@@ -395,6 +415,13 @@ class Conversations(Repository):
     async def count(self, principal: Principal, *, archived: bool = False) -> int:
         query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal), _is_archived(archived))
         return int((await self._connection.execute(query)).scalar_one())
+
+    async def search(self, principal: Principal, query: str, *, limit: int) -> list[Conversation]:
+        conversation, ref = schema.conversations.c, schema.tasks.c.ref
+        has_words = [or_(*(column.icontains(word, autoescape=True) for column in (conversation.title, ref))) for word in query.split()]
+        best_first = (case((ref == query.upper(), 0), else_=1), conversation.updated_at.desc(), conversation.id.desc())
+        found = _conversations().where(_visible_to(principal), *has_words).order_by(*best_first).limit(limit)
+        return await self._search(Conversation, found)
 
     async def active(self, principal: Principal, *, limit: int) -> list[Conversation]:
         listed = _conversations().where(_visible_to(principal), _is_active(), _is_archived(False))
@@ -449,6 +476,16 @@ class Conversations(Repository):
         return int((await self._connection.execute(query)).scalar_one())
 
 
+class ReadMarks(Repository):
+    async def advance(self, conversation_id: UUID, user_id: UUID, seq: int) -> bool:
+        advanced = _advance(self._connection.dialect.name)
+        return bool(await self._run(advanced, conversation_id=conversation_id, user_id=user_id, seq=seq))
+
+    async def of_user(self, user_id: UUID, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
+        found = await self._run(_read_marks(), reader=user_id, keys=conversation_ids) if conversation_ids else []
+        return {row["conversation_id"]: row["seq"] for row in found}
+
+
 class Messages(Repository):
     async def add(self, *messages: Message) -> None:
         rows = [dump(message) for message in messages]
@@ -481,16 +518,19 @@ class Messages(Repository):
     async def since(self, conversation_id: UUID, seq: int) -> list[Message]:
         return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
 
-    async def count(self, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
-        found = await self._connection.execute(_message_counts(), {"keys": list(conversation_ids)})
-        return {row.conversation_id: row.number for row in found}
+    async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
+        found = await self._connection.execute(_extents(), {"keys": list(conversation_ids)})
+        return {row.conversation_id: Extent(row.number, row.last_seq or 0) for row in found}
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]:
         table = schema.messages
+        content: ColumnElement[str] = table.c.content
+        if query.isascii() and self._connection.dialect.name == "postgresql":
+            content = collate(content, "C")  # which has no other letters in two cases than these: twice as fast as what knows all
         found = (
             select(table)
             .join(schema.conversations, schema.conversations.c.id == table.c.conversation_id)
-            .where(_visible_to(principal), table.c.content.icontains(query, autoescape=True), table.c.deleted_at.is_(None))
+            .where(_visible_to(principal), content.icontains(query, autoescape=True), table.c.deleted_at.is_(None))
             .order_by(table.c.id.desc())
             .limit(limit)
         )
@@ -636,15 +676,20 @@ class Usage(Repository):
         query = select(table).where(table.c.conversation_id == conversation_id)
         return total([load(TokenUsage, row) for row in (await self._connection.execute(query)).mappings()])
 
-    async def by_model(self, since: datetime, *, user_id: UUID | None) -> dict[str, TokenUsage]:
-        query = _usage_by_model().where(schema.usage.c.at >= since)
-        if user_id is not None:
-            query = query.where(schema.usage.c.user_id == user_id)
+    async def sums(self, since: datetime, *, user_id: UUID | None) -> list[UsageSum]:
+        table = schema.usage.c
+        return await self._sums(table.at >= since, *([] if user_id is None else [table.user_id == user_id]))
+
+    async def sums_of_conversation(self, conversation_id: UUID) -> list[UsageSum]:
+        return await self._sums(schema.usage.c.conversation_id == conversation_id)
+
+    async def _sums(self, *conditions: ColumnElement[bool]) -> list[UsageSum]:
+        query = _usage_sums(self._connection.dialect.name).where(*conditions)
         found = await self._connection.execute(query, execution_options=LONG)
-        return {row["model"]: self._sum(row) for row in found.mappings()}
+        return [UsageSum(date.fromisoformat(row["day"]), row["model"], self._usage(row)) for row in found.mappings()]
 
     @staticmethod
-    def _sum(row: Any) -> TokenUsage:
+    def _usage(row: Any) -> TokenUsage:
         return TokenUsage(
             tokens_in=int(row["tokens_in"]),
             tokens_out=int(row["tokens_out"]),
@@ -657,6 +702,9 @@ class Usage(Repository):
 class ModelPauses(Repository):
     async def get(self, model: str) -> ModelPause | None:
         return await self._one(ModelPause, _pause(), model=model)
+
+    async def all(self) -> list[ModelPause]:
+        return await self._all(ModelPause, select(schema.model_pauses).order_by(schema.model_pauses.c.model))
 
     async def lock_all(self) -> list[ModelPause]:
         return await self._all(ModelPause, _pauses())
@@ -722,6 +770,14 @@ def _user_named() -> Prepared:
     return Prepared(select(schema.users).where(same))
 
 
+def _users_named(query: str, after: UUID | None, limit: int) -> Select[Any]:
+    table = schema.users
+    found = select(table).where(table.c.name.icontains(query, autoescape=True))
+    if after is not None:
+        found = found.where(table.c.id > after)
+    return found.order_by(table.c.id).limit(limit)
+
+
 @cache
 def _task_of() -> Prepared:
     return Prepared(select(schema.tasks).where(schema.tasks.c.conversation_id == bindparam("conversation")))
@@ -742,10 +798,30 @@ def _conversation() -> Prepared:
 
 
 @cache
-def _message_counts() -> Select[Any]:
+def _extents() -> Select[Any]:
     table = schema.messages
-    counted = select(table.c.conversation_id, func.count().label("number")).where(table.c.deleted_at.is_(None))
+    is_finished = table.c.status.in_([status for status in MessageStatus if status.finished])
+    last_seq = func.max(case((is_finished, table.c.seq))).label("last_seq")
+    counted = select(table.c.conversation_id, func.count().label("number"), last_seq).where(table.c.deleted_at.is_(None))
     return counted.where(table.c.conversation_id.in_(bindparam("keys", expanding=True))).group_by(table.c.conversation_id)
+
+
+@cache
+def _advance(dialect: str) -> Prepared:
+    """Gives a row where the mark is new or went on."""
+    insertion = conflict_aware_insert(schema.read_marks, dialect)
+    is_further = schema.read_marks.c.seq < insertion.excluded.seq
+    further = insertion.on_conflict_do_update(
+        index_elements=list(schema.read_marks.primary_key), set_={"seq": insertion.excluded.seq}, where=is_further
+    )
+    return Prepared(further.returning(literal_column("1")), "conversation_id", "user_id", "seq")
+
+
+@cache
+def _read_marks() -> Prepared:
+    mark = schema.read_marks.c
+    of_reader = mark.user_id == bindparam("reader", type_=Uuid)
+    return Prepared(select(mark.conversation_id, mark.seq).where(of_reader, among(mark.conversation_id)))
 
 
 @cache
@@ -807,10 +883,13 @@ def _nth_last_received() -> Prepared:
 
 
 @cache
-def _usage_by_model() -> Select[Any]:
+def _usage_sums(dialect: str) -> Select[Any]:
     table = schema.usage.c
+    in_utc = "to_char(usage.at AT TIME ZONE 'UTC', 'YYYY-MM-DD')" if dialect == "postgresql" else "substr(usage.at, 1, 10)"
+    day: ColumnElement[str] = literal_column(in_utc)
     nano_dollars = cast(func.round(cast(table.cost, Double) * _NANO), BigInteger)
     return select(
+        day.label("day"),
         table.model,
         func.sum(table.tokens_in).label("tokens_in"),
         func.sum(table.tokens_out).label("tokens_out"),
@@ -819,7 +898,7 @@ def _usage_by_model() -> Select[Any]:
         func.count(table.cost).label("priced"),
         func.count().label("entries"),
         func.sum(cast(table.estimated, Integer)).label("guessed"),
-    ).group_by(table.model)
+    ).group_by(day, table.model)
 
 
 @cache

@@ -177,6 +177,20 @@ tasks = Table(
     Index(None, "updated_at", "id"),
 )
 
+task_changes = Table(
+    "task_changes",
+    metadata,
+    _id(),
+    _ref("task_id", "tasks"),
+    _ref("user_id", "users", ondelete="RESTRICT"),
+    Column("by_agent", Boolean, nullable=False),
+    Column("field", String(16), nullable=False),
+    Column("before", JSON),
+    Column("after", JSON),
+    _time("at"),
+    Index(None, "task_id", "id"),
+)
+
 conversations = Table(
     "conversations",
     metadata,
@@ -208,6 +222,15 @@ conversation_members = Table(
     metadata,
     Column("conversation_id", Uuid, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Index(None, "user_id"),
+)
+
+read_marks = Table(
+    "read_marks",
+    metadata,
+    Column("conversation_id", Uuid, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, nullable=False),
     Index(None, "user_id"),
 )
 
@@ -309,6 +332,8 @@ turns = Table(
         sqlite_where=text("status IN ('queued', 'running', 'waiting')"),
         postgresql_where=text("status IN ('queued', 'running', 'waiting')"),
     ),
+    Index("ix_turns_failed", "id", sqlite_where=text("status = 'failed'"), postgresql_where=text("status = 'failed'")),
+    Index("ix_turns_failed_at", "finished_at", sqlite_where=text("status = 'failed'"), postgresql_where=text("status = 'failed'")),
 )
 
 steps = Table(

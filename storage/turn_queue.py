@@ -81,6 +81,12 @@ class TurnQueue(Repository):
         posted = {TurnStatus(row.status): row.oldest for row in rows}
         return QueueState(numbers={TurnStatus(row.status): row.number for row in rows}, oldest_queued_at=posted.get(TurnStatus.QUEUED))
 
+    async def page(self, status: TurnStatus, *, after: UUID | None, limit: int) -> list[Turn]:
+        return await self._search(Turn, _newest(status, after, limit))
+
+    async def failed_since(self, moment: datetime) -> int:
+        return int((await self._connection.execute(_failed_since(moment), execution_options=LONG)).scalar_one())
+
     async def of_worker(self, worker_id: UUID) -> list[Turn]:
         query = select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_owner == worker_id)
         return await self._all(Turn, query.with_for_update())
@@ -102,6 +108,10 @@ class TurnQueue(Repository):
         query = select(_turns.c.model, func.count()).where(_turns.c.status == TurnStatus.RUNNING).group_by(_turns.c.model)
         return {row[0]: row[1] for row in await self._connection.execute(query)}
 
+    async def running_by_worker(self) -> dict[UUID, int]:
+        query = select(_turns.c.lease_owner, func.count()).where(_is(TurnStatus.RUNNING)).group_by(_turns.c.lease_owner)
+        return {row[0]: row[1] for row in await self._connection.execute(query)}
+
 
 @cache
 def _locked() -> Prepared:
@@ -112,6 +122,24 @@ def _locked() -> Prepared:
 def _unfinished() -> Prepared:
     of_conversation = (_turns.c.conversation_id == bindparam("conversation"), _is(*_UNFINISHED))
     return Prepared(select(_turns).where(*of_conversation).order_by(_turns.c.seq))
+
+
+def _newest(status: TurnStatus, after: UUID | None, limit: int) -> Select[Any]:
+    of_status = _turns if status is TurnStatus.FAILED else _apart()
+    ids = select(of_status.c.id).where(_is(status, column=of_status.c.status))
+    if after is not None:
+        ids = ids.where(of_status.c.id < after)
+    return select(_turns).where(_turns.c.id.in_(ids.order_by(of_status.c.id.desc()).limit(limit))).order_by(_turns.c.id.desc())
+
+
+def _failed_since(moment: datetime) -> Select[Any]:
+    return select(func.count()).select_from(_turns).where(_is(TurnStatus.FAILED), _turns.c.finished_at >= moment)
+
+
+@cache
+def _apart() -> CTE:
+    """Those that have not ended, read before they are put in order: otherwise they are looked for among all, from the newest on."""
+    return select(_turns.c.id, _turns.c.status).where(_is(*_UNFINISHED)).cte("apart").prefix_with("MATERIALIZED")
 
 
 @cache
@@ -177,7 +205,7 @@ def _expired(now: datetime) -> Select[Any]:
     return select(_turns).where(_turns.c.status == TurnStatus.RUNNING, _turns.c.lease_until < now)
 
 
-def _is(*statuses: TurnStatus) -> ColumnElement[bool]:
+def _is(*statuses: TurnStatus, column: ColumnElement[str] = _turns.c.status) -> ColumnElement[bool]:
     """Written as in the index of such turns, where the planner sees that it serves: SQLite takes IN with one value for something else."""
     written: list[ColumnElement[str]] = [literal_column(f"'{status}'") for status in statuses]
-    return _turns.c.status == written[0] if len(written) == 1 else _turns.c.status.in_(written)
+    return column == written[0] if len(written) == 1 else column.in_(written)

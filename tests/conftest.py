@@ -33,6 +33,11 @@ def _found(program: str) -> Callable[[], bool]:
     return lambda: shutil.which(program) is not None
 
 
+def chromium() -> str | None:
+    """The program, by the name that each distribution gives it."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"))), None)
+
+
 @functools.cache
 def _node_version() -> tuple[int, int]:
     """(0, 0) where there is none."""
@@ -50,6 +55,7 @@ def _npm_package(name: str, *, node: tuple[int, int]) -> Component:
 
 
 COMPONENTS = {
+    "chromium": Component(is_there=lambda: chromium() is not None, install="apt-get install chromium"),
     "curl": Component(is_there=_found("curl"), install="apt-get install curl"),
     "aimock": _npm_package("@copilotkit/aimock", node=(20, 15)),
     "conformance": _npm_package("@modelcontextprotocol/conformance-next", node=(22, 19)),

@@ -134,7 +134,7 @@ class Platform:
         """The texts in a thread."""
         return [each.text for each in self.messages.values() if each.place.thread == thread and not each.deleted]
 
-    async def until(self, holds: Callable[[], object], seconds: float = 5) -> None:
+    async def until(self, holds: Callable[[], object], seconds: float = 30) -> None:
         """Waits until what is there fulfils a condition."""
         try:
             async with asyncio.timeout(seconds), self.changed:

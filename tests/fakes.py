@@ -41,7 +41,7 @@ class Gate:
         self._reached = asyncio.Event()
         self._opened = asyncio.Event()
 
-    async def reached(self, seconds: float = 5) -> None:
+    async def reached(self, seconds: float = 30) -> None:
         """Waits until a stream has come to this place."""
         async with asyncio.timeout(seconds):
             await self._reached.wait()

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from tests import forking
+
 JSON = dict[str, Any]
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
@@ -18,7 +20,7 @@ _NAMES = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} 
     ("tasks/get", "tasks/update", "tasks/cancel"), "taskId"
 )
 """Which parameter is sent as a header, too."""
-_END_SECONDS = 15
+_END_SECONDS = 30
 
 
 class RpcError(Exception):
@@ -71,7 +73,7 @@ class HttpWire:
 class PipeWire:
     """One request at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | forking.Process) -> None:
         self.process = process
 
     async def ask(self, message: JSON, headers: Mapping[str, str]) -> AsyncGenerator[JSON, None]:

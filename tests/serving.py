@@ -1,4 +1,4 @@
-"""`onethread serve` as it is installed, in a process of its own: with a token for it, or with a browser that came by its link."""
+"""`onethread serve` in a process of its own: with a token for it, or with a browser that came by its link."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from core.llm.providers import PROVIDERS
+from tests import forking
 
 ONETHREAD = str(Path(sys.executable).parent / "onethread")
 _KEYS = {name for provider in PROVIDERS for name in provider.key_names}
@@ -55,7 +56,7 @@ def serving(data_dir: Path) -> Iterator[Serving]:
 class Served:
     """A running `onethread serve`, and a browser that came by its link."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | forking.Process
     link: str
     log: Path
     browser: httpx.AsyncClient
@@ -106,20 +107,23 @@ class Served:
 
 
 @asynccontextmanager
-async def served(data_dir: Path, *arguments: str, port: int = 0, name: str = "one", **variables: str) -> AsyncIterator[Served]:
-    """Starts it, signs in, and kills it at the end if it still runs."""
+async def served(
+    data_dir: Path, *arguments: str, port: int = 0, name: str = "one", installed: bool = False, **variables: str
+) -> AsyncIterator[Served]:
+    """Starts it, signs in, and kills it at the end if it still runs. `installed`: by the console script, which takes seconds."""
     log = data_dir.parent / f"{name}.log"
+    process: asyncio.subprocess.Process | forking.Process
     with log.open("w", encoding="utf-8") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *(ONETHREAD, "serve", "--port", str(port), *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            env=environment(data_dir, ONETHREAD_LOG_FORMAT="json", **variables),
-            cwd=data_dir.parent,
-        )
+        streams: Any = {"stdout": asyncio.subprocess.PIPE, "stderr": errors}
+        environ = environment(data_dir, ONETHREAD_LOG_FORMAT="json", **variables)
+        command = ("serve", "--port", str(port), *arguments)
+        if installed:
+            process = await asyncio.create_subprocess_exec(ONETHREAD, *command, **streams, env=environ, cwd=data_dir.parent)
+        else:
+            process = await forking.start(command, **streams, env=environ, cwd=data_dir.parent)
     try:
         assert process.stdout
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(_SECONDS):
             line = (await process.stdout.readline()).decode()
         opened = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/login\?code=[\w-]{43})\n", line)
         assert opened, line + log.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = (
     "tests/chaos/",  # mostly waits; both databases at once would leave each of them half a machine
+    "tests/page/",  # one browser, one server
     "tests/e2e/test_mcp_clients.py",
     "tests/e2e/test_terminal.py",
     "tests/e2e/test_readme.py",
@@ -16,6 +17,17 @@ TOGETHER = (
 )
 """Files and folders whose tests run in one process, one after another. They come before all others, the longest first, so that no process
 is left alone with one of them at the end."""
+BESIDE = dict.fromkeys(
+    (
+        "tests/integration/test_canary.py",
+        "tests/integration/test_litellm_client.py",
+        "tests/integration/test_prompt_caching.py",
+        "tests/contract/test_chat_model.py",
+        "tests/contract/test_tool_schemas.py",
+    ),
+    "tests/integration/test_llm_turns.py",
+)
+"""Files whose tests run in the same process as those of another one: these all load litellm, which takes seconds in each."""
 THEN = (
     "tests/e2e/test_schemathesis.py",
     "tests/e2e/test_slack.py",
@@ -32,7 +44,12 @@ _ORDER = TOGETHER + THEN
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((number for number, place in enumerate(_ORDER) if item.nodeid.startswith(place)), len(_ORDER)))
+    items.sort(key=_position)
+
+
+def _position(item: pytest.Item) -> int:
+    here = _place(item.nodeid) or item.nodeid
+    return next((number for number, place in enumerate(_ORDER) if here.startswith(place)), len(_ORDER))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -44,4 +61,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def _place(nodeid: str) -> str | None:
-    return next((place for place in TOGETHER if nodeid.startswith(place)), None)
+    return BESIDE.get(nodeid.partition("::")[0]) or next((place for place in TOGETHER if nodeid.startswith(place)), None)

@@ -126,7 +126,7 @@ class Client:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def ask(self, event: str, topic: str | None = None, payload: Mapping[str, Any] | None = None, *, seconds: float = 10) -> JSON:
+    async def ask(self, event: str, topic: str | None = None, payload: Mapping[str, Any] | None = None, *, seconds: float = 30) -> JSON:
         """The response. Raises Refused, or Lost."""
         if self._socket is None:
             raise Lost
@@ -144,12 +144,12 @@ class Client:
         finally:
             self._asked.pop(ref, None)
 
-    async def until(self, holds: Callable[[], Any], seconds: float = 10) -> None:
+    async def until(self, holds: Callable[[], Any], seconds: float = 30) -> None:
         """Waits for what is shown; looks again after every frame."""
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: bool(holds()))
 
-    async def shows(self, shown: Shown, message_id: str, text: str, seconds: float = 10) -> None:
+    async def shows(self, shown: Shown, message_id: str, text: str, seconds: float = 30) -> None:
         """Waits until the reply's text is this."""
         await self.until(lambda: shown.texts.get(message_id) == text, seconds)
 
@@ -208,7 +208,7 @@ class Client:
 
 
 @asynccontextmanager
-async def client(url: str, token: str = "", *, seconds: float = 10, **how: Any) -> AsyncIterator[Client]:
+async def client(url: str, token: str = "", *, seconds: float = 30, **how: Any) -> AsyncIterator[Client]:
     """A client of the server at `url` (http://...), connected now and again whenever the connection is lost. `how`: see `connect`."""
     made, connected = Client(), asyncio.Event()
     headers = {"additional_headers": {"Authorization": f"Bearer {token}"}} if token else {}

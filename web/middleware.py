@@ -17,6 +17,8 @@ REQUEST_ID = "X-Request-ID"
 PROBES = frozenset({"/healthz", "/readyz"})
 """Asked by machines under whatever address they know; the answers tell nothing that a stranger may not know."""
 _QUIET = PROBES | {"/metrics"}
+_FILES = "/static/"
+"""Of these each opening of the page asks for a dozen: only what went wrong with one is logged."""
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _PROTECTION = {
@@ -69,7 +71,7 @@ class RequestLog:
             seconds = time.perf_counter() - began
             route = route_of(scope)
             self._metrics.request_served(route, scope["method"], status, seconds)
-            if scope["path"] not in _QUIET:
+            if not _is_quiet(scope["path"], status):
                 _log.info("request.served", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -174,6 +176,10 @@ class KnownHosts:
             return True
         found = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         return found is not None and found["name"].strip("[]").lower() in self._hosts
+
+
+def _is_quiet(path: str, status: int) -> bool:
+    return path in _QUIET or (path.startswith(_FILES) and 200 <= status < 400)
 
 
 def route_of(scope: Scope) -> str:

@@ -11,7 +11,8 @@ from core.errors import InvalidInput
 from core.models import InboxKey
 
 SOURCE = "api"
-"""Where messages come from that were posted here."""
+"""Where messages come from that a program posted here."""
+_PAGE = "web"
 _MAY_REPEAT = frozenset({"status"})
 
 Limit = Annotated[int, Query(ge=1, le=100, description="At most so many.")]
@@ -27,6 +28,11 @@ Key = Annotated[
         examples=["7f9c24e5-1c3b-4f0e-9a51-3d8f1f0f6c2e"],
     ),
 ]
+
+
+def source_of(request: Request) -> str:
+    """Where the message comes from that this request posts: the page has a session's cookie and nothing else, a program a token."""
+    return SOURCE if "authorization" in request.headers else _PAGE
 
 
 async def no_repeats(request: Request) -> None:

@@ -16,6 +16,7 @@ from core.models import (
     MessageStatus,
     Priority,
     Role,
+    TaskField,
     TaskStatus,
     ToolCallState,
     TurnStatus,
@@ -25,7 +26,7 @@ from core.text import clean
 
 MAX_INTEGER = 2**31 - 1
 """Of seqs and versions, as the database holds them."""
-_NOT_BLANK = r"[^\s\x1c-\x1f]"
+NOT_BLANK = r"[^\s\x1c-\x1f]"
 
 
 def _storable(value: Any) -> Any:
@@ -44,15 +45,28 @@ def _moment(text: str | None) -> str | None:
 
 # A validator stands behind the limits, and limits inside of a union, or pydantic leaves them out of the description.
 _Cleaned = BeforeValidator(_storable)
-MessageText = Annotated[str, Field(min_length=1, max_length=10_000, pattern=_NOT_BLANK, description="Markdown; not blank."), _Cleaned]
-Title = Annotated[str, Field(min_length=1, max_length=200, pattern=_NOT_BLANK), _Cleaned]
-Label = Annotated[str, Field(min_length=1, max_length=50, pattern=_NOT_BLANK), _Cleaned]
+MessageText = Annotated[str, Field(min_length=1, max_length=10_000, pattern=NOT_BLANK, description="Markdown; not blank."), _Cleaned]
+Title = Annotated[str, Field(min_length=1, max_length=200, pattern=NOT_BLANK), _Cleaned]
+Label = Annotated[str, Field(min_length=1, max_length=50, pattern=NOT_BLANK), _Cleaned]
 UserName = Annotated[str, Field(min_length=1, max_length=64), _Cleaned]
 TaskName = Annotated[str, Field(min_length=1, max_length=64), _Cleaned]
+NewUserName = Annotated[
+    str,
+    Field(max_length=64),
+    _Cleaned,
+    WithJsonSchema({"type": "string", "pattern": r"^[^\W_][\w.@-]{0,63}$", "maxLength": 64, "examples": ["kim"]}),
+]
+"""What else the core asks of it stands in the description only, and so does what it asks of a key: its sentences tell it better."""
+NewProjectKey = Annotated[
+    str,
+    Field(max_length=10),
+    _Cleaned,
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]{1,9}$", "maxLength": 10, "examples": ["WEB"]}),
+]
 ProjectKey = Annotated[str, Field(min_length=1, max_length=10), _Cleaned]
 Description = Annotated[str, Field(max_length=10_000), _Cleaned]
 Instructions = Annotated[str, Field(max_length=20_000), _Cleaned]
-TokenName = Annotated[str, Field(min_length=1, max_length=100, pattern=_NOT_BLANK), _Cleaned]
+TokenName = Annotated[str, Field(min_length=1, max_length=100, pattern=NOT_BLANK), _Cleaned]
 ModelId = Annotated[str, Field(min_length=1, max_length=150, pattern=r"^[!-~]+$", examples=["anthropic/claude-sonnet-5-5"]), _Cleaned]
 _Whole = BeforeValidator(_whole)  # as JSON Schema has it: 3.0 is a whole number, "3" and true are none
 Version = Annotated[StrictInt, Field(ge=1, le=MAX_INTEGER), _Whole]
@@ -129,12 +143,41 @@ class TaskPatch(_TaskFields):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "done", "expected_version": 3}]})
 
 
+class ReadMark(Received):
+    seq: Annotated[StrictInt, Field(ge=0, le=MAX_INTEGER, description="Of the last message that was seen; 0 before the first."), _Whole]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seq": 12}]})
+
+
 class ProjectPatch(Received):
     name: Title = Field(default_factory=str)
     instructions: Instructions = Field(default_factory=str, description="What the agent is told in every conversation of the project.")
     model: ModelId | None = Field(None, description="Answers where the conversation has none of its own; null: the default model.")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"instructions": "Answer in German."}]})
+
+
+class NewProject(Received):
+    key: NewProjectKey = Field(description="Begins the refs of its tasks; stored in capitals.")
+    name: Title
+    instructions: Instructions = Field("", description="What the agent is told in every conversation of the project.")
+    model: ModelId | None = Field(None, description="Answers where the conversation has none of its own; null: the default model.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"key": "WEB", "name": "Website"}]})
+
+
+class NewUser(Received):
+    name: NewUserName
+    admin: StrictBool = False
+
+
+class UserPatch(Received):
+    """What is left out stays as it is."""
+
+    admin: StrictBool = Field(default_factory=bool)
+    disabled: StrictBool = Field(default_factory=bool, description="Nobody can act as this user; their sessions and links end.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"admin": True}]})
 
 
 # --- what goes -----------------------------------------------------------------------------------------------------
@@ -163,6 +206,7 @@ class ToolCall(Sent):
     result: str = Field(default_factory=str, description="What the model was told.")
     approval_id: UUID | None = Field(None, description="Decide at `/api/approvals/{approval_id}`.")
     approval: ApprovalStatus | None = None
+    decided_by: str | None = Field(None, description="A user's name.")
 
 
 class Message(Sent):
@@ -240,6 +284,8 @@ class Conversation(Sent):
     agent_status: AgentStatus
     agent_status_message: str
     message_count: int
+    last_seq: int = Field(description="The `seq` of the newest message that is finished; 0 without one.")
+    read_seq: int | None = Field(description="Up to which `seq` you have read it; null where you never opened it.")
     archived_at: Time | None
     created_at: Time
     updated_at: Time
@@ -280,6 +326,39 @@ class Tasks(Sent):
     total: int
 
 
+class TaskChange(Sent):
+    id: UUID
+    at: Time
+    by: str = Field(description="A user's name.")
+    by_agent: bool = Field(description="Whether the agent did it for this user.")
+    field: TaskField = Field(description="`created` is the task's beginning, with its title in `after`.")
+    before: str | list[str] | None = Field(description="As the task has the field; of a long description only where the change begins.")
+    after: str | list[str] | None
+
+
+class TaskChanges(Sent):
+    changes: list[TaskChange] = Field(description="Newest first.")
+    has_more: bool = Field(description="Whether there are earlier ones: get them with `before` set to the last one's `id`.")
+
+
+class FoundMessage(Sent):
+    id: UUID
+    seq: int
+    role: Role
+    author: str | None = Field(description="A user's name; null for the agent.")
+    created_at: Time
+
+
+class SearchResult(Sent):
+    conversation: Conversation
+    message: FoundMessage | None = Field(description="Null where the conversation's title or task's ref was found.")
+    excerpt: str = Field(description="A line of plain text around what was found in the message; else empty.")
+
+
+class SearchResults(Sent):
+    results: list[SearchResult]
+
+
 class Project(Sent):
     key: str
     name: str
@@ -313,7 +392,97 @@ class ModelConsumption(Consumption):
     model: str
 
 
-class Usage(Sent):
-    since: Time
+class DayConsumption(Consumption):
+    day: Annotated[str, Field(json_schema_extra={"format": "date"})] = Field(description="In UTC.")
+
+
+class ConversationUsage(Sent):
     total: Consumption
     by_model: list[ModelConsumption]
+
+
+class Usage(ConversationUsage):
+    since: Time
+    by_day: list[DayConsumption] = Field(description="Ascending; days without use are missing.")
+
+
+# --- what only admins get ------------------------------------------------------------------------------------------
+
+
+class User(Sent):
+    id: UUID
+    name: str
+    admin: bool
+    disabled_at: Time | None = Field(description="Since then nobody can act as this user.")
+    has_password: bool
+    created_at: Time
+
+
+class Users(Sent):
+    users: list[User] = Field(description="The first to come first, disabled ones too.")
+    next_cursor: UUID | None = Field(description="The `cursor` of the next page; null on the last one.")
+
+
+class PasswordLink(Sent):
+    link: str = Field(description="Whoever opens it sets the user's password, once. It is shown now and never again.")
+    expires_at: Time
+
+
+class AddedUser(PasswordLink):
+    user: User
+
+
+class QueueDepth(Sent):
+    queued: int
+    running: int
+    waiting: int = Field(description="For a person's decision.")
+
+
+class Worker(Sent):
+    id: UUID
+    host: str
+    pid: int
+    concurrency: int = Field(description="How many turns it answers at once, at most.")
+    running: int = Field(description="How many it answers now.")
+    unserved: list[str] = Field(description="Prefixes of the models whose keys it lacks.")
+    started_at: Time
+    heartbeat_at: Time
+    alive: bool
+
+
+class PausedModel(Sent):
+    model: str
+    paused_since: Time
+    paused_until: Time
+    pauses: int = Field(description="In a row, without an answer.")
+
+
+class Queue(Sent):
+    turns: QueueDepth
+    oldest_queued_seconds: float | None = Field(description="How long the oldest queued turn waits; null where none does.")
+    failed_last_day: int
+    workers: list[Worker] = Field(description="Also those that fell silent within the last day; the newest first.")
+    paused_models: list[PausedModel] = Field(description="Those that nobody may ask now: their providers turned everybody away.")
+
+
+class ListedTurn(Sent):
+    turn_id: UUID
+    conversation_id: UUID
+    title: str | None = Field(description="The conversation's; null where you may not read it.")
+    task_ref: str | None
+    author: str = Field(description="A user's name.")
+    model: str
+    status: TurnStatus
+    failures: int = Field(description="Since the last finished round.")
+    rescues: int = Field(description="How often its worker vanished since then.")
+    error_code: str | None = Field(description="Why it failed, or why it is tried again.")
+    error: str | None = Field(description="The same as a sentence.")
+    no_worker: bool = Field(description="True where it is queued and no worker runs that could answer it.")
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+
+
+class ListedTurns(Sent):
+    turns: list[ListedTurn] = Field(description="Newest first.")
+    next_cursor: UUID | None = Field(description="The `cursor` of the next page; null on the last one.")

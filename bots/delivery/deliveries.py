@@ -14,7 +14,7 @@ from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface
 from core.errors import StorageUnavailable
-from core.events import ConversationChanged, ConversationDeleted, Event, Lagged
+from core.events import ConversationChanged, ConversationDeleted, ConversationRead, Event, Lagged
 from core.live import Subscription
 from core.models import Binding, BindingMode
 
@@ -87,7 +87,7 @@ class Deliveries:
         for event in events:
             if isinstance(event, ConversationDeleted):
                 self._drop(event.conversation_id)
-            elif not isinstance(event, Lagged):
+            elif not isinstance(event, ConversationRead | Lagged):
                 for binding_id in self._places.get(event.conversation_id, ()):
                     self._wake(group, binding_id)
 

@@ -29,6 +29,7 @@ MEASUREMENTS = (
     "mcp_calls",
     "slack_staleness",
     "discord_staleness",
+    "browser",
 )
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 Measure = Callable[[str], tuple[str, Sequence[Result]]]

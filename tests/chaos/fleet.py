@@ -22,7 +22,7 @@ from tests.chaos.sabotage import Sabotage
 from tests.chaos.worker_main import WorkerPlan, main
 
 ROOT = Path(__file__).parents[2]
-END_SECONDS = 10.0
+END_SECONDS = 30.0
 RETRIES = RetryPolicy(backoff_seconds=0.1, backoff_limit_seconds=0.5, pause_seconds=0.2, pause_limit_seconds=1.0)
 RULES = WorkerRules(concurrency=10, lease_seconds=5.0, heartbeat_seconds=1.0, poll_seconds=0.5, shutdown_seconds=5.0, retries=RETRIES)
 NOTHING = Sabotage()

@@ -122,7 +122,7 @@ async def test_who_is_cancelled_while_it_is_committed_has_stored_it(subject: Sub
     event.listen(subject.engine, "commit", lambda _: loop.call_soon_threadsafe(storing.cancel))
     with subject.live.subscribe() as events:
         storing = asyncio.create_task(subject.store("a"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(asyncio.CancelledError):
                 await storing
         assert events.waiting() == [ConversationDeleted(conversation_id=subject.project.id, readers=None)]

@@ -153,6 +153,20 @@ async def test_two_admins_who_disable_each_other_at_once_do_not_both_go(fleet: F
         assert [user.name for user in await uow.users.all() if user.disabled_at is None] == ["bob"]
 
 
+async def test_two_admins_who_unmake_each_other_at_once_do_not_both_go(fleet: Fleet) -> None:
+    async def unmake(storage: Storage, user: User, by: User, *, meanwhile: Meanwhile) -> User:
+        async with storage.write() as uow:
+            changed = await identity.change_user(uow, identity.principal_of(by), user.id, admin=False)
+            await meanwhile()
+            return changed
+
+    ended = await fleet.overlapping(partial(unmake, user=fleet.ann, by=fleet.bob), partial(unmake, user=fleet.bob, by=fleet.ann))
+
+    assert [type(each).__name__ for each in ended] == ["User", "Conflict"]
+    async with fleet.storage.read() as uow:
+        assert [user.name for user in await uow.users.all() if user.admin] == ["bob"]
+
+
 async def test_of_two_equal_tokens_made_at_once_one_is_refused(fleet: Fleet) -> None:
     async def create(storage: Storage, *, meanwhile: Meanwhile) -> str:
         async with storage.write() as uow:
@@ -190,7 +204,7 @@ async def test_a_name_in_any_alphabet_is_found_as_it_was_given(fleet: Fleet, nam
             await identity.add_user(uow, name)
 
 
-async def test_users_come_in_pages_without_those_who_are_disabled(fleet: Fleet) -> None:
+async def test_users_come_in_pages_with_and_without_those_who_are_disabled(fleet: Fleet) -> None:
     async with fleet.storage.write() as uow:
         for name in ("carla", "Carl", "dan", "c_rl"):
             await identity.add_user(uow, name)
@@ -199,10 +213,14 @@ async def test_users_come_in_pages_without_those_who_are_disabled(fleet: Fleet) 
         second = await uow.users.page("", after=first[-1].id, limit=3)
         found = await uow.users.page("CARL", after=None, limit=10)
         literal = await uow.users.page("c_", after=None, limit=10)
+        all_of_them = await uow.users.everybody("", after=None, limit=10)
+        behind = await uow.users.everybody("B", after=fleet.ann.id, limit=1)
 
     assert [user.name for user in first + second] == ["ann", "carla", "Carl", "dan", "c_rl"]
     assert [user.name for user in found] == ["carla", "Carl"]
     assert [user.name for user in literal] == ["c_rl"]
+    assert [user.name for user in all_of_them] == ["ann", "bob", "carla", "Carl", "dan", "c_rl"]
+    assert [user.name for user in behind] == ["bob"]
 
 
 async def test_what_has_expired_is_pruned_and_the_rest_stays(fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """What is installed is what was meant: a wheel without tests, names that nobody else takes, locks that name no address."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from uv import find_uv_bin
 
 from core.llm.providers import PROVIDERS
 from onethread.settings import Settings, variable
+from tests import vendoring
+from tests.vendoring import VENDOR
 
 ROOT = Path(__file__).parents[2]
 OUR_PACKAGES = {"onethread", "core", "storage", "bots", "mcp_server", "web"}
@@ -24,13 +27,19 @@ LOCKS = ["requirements.lock", "requirements-dev.lock"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The names of the files in the wheel, built offline by the backend in the locked uv."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built offline by the backend in the locked uv."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [find_uv_bin(), "build", "--wheel", "--offline", "--python", sys.executable, "--out-dir", str(folder), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-    assert built.returncode == 0, built.stdout + built.stderr
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> list[str]:
+    """The names of the files in it."""
+    with zipfile.ZipFile(built) as archive:
         return archive.namelist()
 
 
@@ -44,6 +53,21 @@ def test_wheel_holds_every_source_and_data_file(wheel: list[str]) -> None:
     ours = {path.relative_to(ROOT).as_posix() for package in OUR_PACKAGES for path in (ROOT / package).rglob("*") if _belongs(path)}
 
     assert {name for name in wheel if name.split("/")[0] in OUR_PACKAGES and not name.endswith("/")} == ours
+
+
+def test_page_is_served_from_where_the_wheel_was_installed(built: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(tmp_path)
+    program = """if True:
+        import asyncio, sys, web.files
+        got = asyncio.run(web.files.Files().get(sys.argv[1]))
+        print(web.files.FOLDER, got.media_type, len(got.data))"""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    for path in ("index.html", "app.js", "css/base.css", "vendor/preact.js"):
+        command = [sys.executable, "-c", program, path]
+        served = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        assert served[0] == str(tmp_path / "web" / "static")
+        assert int(served[-1]) == (ROOT / "web" / "static" / path).stat().st_size
 
 
 def test_wheel_installs_the_console_script() -> None:
@@ -86,6 +110,36 @@ def test_npm_lock_holds_a_hash_for_every_package() -> None:
     packages = json.loads(_read("package-lock.json"))["packages"]
 
     assert [name for name, package in packages.items() if name and "integrity" not in package] == []
+
+
+def test_vendored_files_are_those_of_their_packages() -> None:
+    """`make vendor` writes them; who changes one by hand changes what others hold for a library."""
+    packages = vendoring.manifest()["packages"]
+    told = {name: sha256 for package in packages for name, sha256 in package["files"].items()}
+    found = {path.relative_to(VENDOR).as_posix(): vendoring.sha256(path.read_bytes()) for path in VENDOR.rglob("*.js")}
+
+    assert found == told
+    assert [(each["name"], each["version"], [*each["files"]]) for each in packages] == [
+        (each.name, each.version, [*each.files]) for each in vendoring.PACKAGES
+    ]
+    assert all(re.fullmatch("[0-9a-f]{64}", package["sha256"]) for package in packages)
+
+
+def test_vendored_files_come_with_their_licences_and_no_address() -> None:
+    licences = (VENDOR / "LICENSES.txt").read_text(encoding="utf-8")
+
+    assert {package["licence"] for package in vendoring.manifest()["packages"]} == {"MIT", "Apache-2.0", "BSD-3-Clause"}
+    assert [each.name for each in vendoring.PACKAGES if f"\n{each.name} {each.version}\n" not in licences] == []
+    assert not re.search(_ADDRESS, (VENDOR / "MANIFEST.json").read_text(encoding="utf-8"))
+
+
+def test_vendored_modules_import_by_path_and_name_no_source_map() -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in VENDOR.rglob("*.js")}
+
+    assert {name for name, text in texts.items() if vendoring.rewritten(text) != text} == set()
+    assert vendoring.rewritten("import{a}from\"preact\";export*from 'preact/hooks'\n//# sourceMappingURL=a.js.map") == (
+        'import{a}from"./preact.js";export*from "./hooks.js"\n'
+    )
 
 
 def test_dev_lock_contains_the_runtime_lock() -> None:

@@ -66,7 +66,7 @@ async def test_a_cancelled_long_statement_is_interrupted_and_leaves_no_lock(engi
 
     begun = asyncio.Event()
     task = asyncio.create_task(for_ever())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await begun.wait()
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -82,7 +82,7 @@ async def test_a_long_statement_that_is_cancelled_before_its_thread_begins_it_is
 
     def late(*arguments: Any) -> CursorResult[Any]:
         asked.set()
-        assert may_begin.wait(5)
+        assert may_begin.wait(30)
         return fetched(*arguments)
 
     async def for_ever() -> None:
@@ -92,8 +92,8 @@ async def test_a_long_statement_that_is_cancelled_before_its_thread_begins_it_is
     fetched = sqlite._fetched
     monkeypatch.setattr(sqlite, "_fetched", late)
     task = asyncio.create_task(for_ever())
-    async with asyncio.timeout(5):
-        await asyncio.to_thread(asked.wait, 5)
+    async with asyncio.timeout(30):
+        await asyncio.to_thread(asked.wait, 30)
         task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_waiting_for_another_writer_does_not_hold_up_the_event_loop(engine
     done, _ = await asyncio.wait({writing}, timeout=0.5)
     assert not done
     other.execute("COMMIT")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await writing
     ticking.cancel()
     other.close()

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import structlog
 
 from onethread import cli
+from tests import forking
 from tests.serving import ONETHREAD, environment
 
 _POLL_SECONDS = 0.03
@@ -30,22 +32,20 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """Runs the console script to its end, in a folder of its own."""
+    """Runs commands to their end, in a folder and in processes of their own."""
 
     data_dir: Path
     folder: Path
 
-    def run(self, *arguments: str, stdin: str = "", seconds: float = 30, **variables: str) -> Ran:
-        done = subprocess.run(
-            [ONETHREAD, *arguments],
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            env=environment(self.data_dir, **variables),
-            cwd=self.folder,
-            timeout=seconds,
-            check=False,
-        )
+    def run(self, *arguments: str, stdin: str = "", seconds: float = 60, **variables: str) -> Ran:
+        environ = environment(self.data_dir, **variables)
+        done = forking.run(arguments, env=environ, cwd=self.folder, stdin=stdin, seconds=seconds)
+        return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def run_installed(self, *arguments: str, stdin: str = "") -> Ran:
+        """By the console script, which takes a second and more."""
+        how: Any = {"env": environment(self.data_dir), "cwd": self.folder, "encoding": "utf-8", "timeout": 60}
+        done = subprocess.run([ONETHREAD, *arguments], input=stdin, capture_output=True, check=False, **how)
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
@@ -56,7 +56,7 @@ class Prompt(Shell):
     patch: pytest.MonkeyPatch
     capture: pytest.CaptureFixture[str]
 
-    def run(self, *arguments: str, stdin: str = "", seconds: float = 30, **variables: str) -> Ran:
+    def run(self, *arguments: str, stdin: str = "", seconds: float = 60, **variables: str) -> Ran:
         assert not stdin, "a process of its own has a standard input"
         environ = environment(self.data_dir, **variables)
         with self.patch.context() as patch, mock.patch.dict(os.environ, environ, clear=True):  # what `.env` adds goes again, too
@@ -107,7 +107,7 @@ class Terminal:
         self.type(text)
         self.key("Enter")
 
-    def clear(self, *, seconds: float = 20) -> None:
+    def clear(self, *, seconds: float = 40) -> None:
         """Empties the input and forgets what was on the screen, once nothing more comes."""
         deadline = time.monotonic() + seconds
         while len([line for line in self.screen.splitlines() if line.strip()]) > 2:  # the status and the input
@@ -136,7 +136,7 @@ class Terminal:
         """With the escape sequences that the terminal would need to show it again."""
         return self._call("capture-pane", "-p", "-e", "-S", "-", "-t", self._target)
 
-    def wait_for(self, pattern: str, *, seconds: float = 20, times: int = 1) -> str:
+    def wait_for(self, pattern: str, *, seconds: float = 40, times: int = 1) -> str:
         """The screen as soon as the pattern is on it so many times."""
         deadline = time.monotonic() + seconds
         while len(re.findall(pattern, seen := self.screen)) < times:
@@ -145,7 +145,7 @@ class Terminal:
             time.sleep(_POLL_SECONDS)
         return seen
 
-    def wait_until_idle(self, *, seconds: float = 20) -> str:
+    def wait_until_idle(self, *, seconds: float = 40) -> str:
         """The screen once the input line stands below a status at rest."""
         deadline = time.monotonic() + seconds
         while not re.search(r"(?:○ Idle|✕ Error|◎ Waiting)[^\n]*\n❯\s*\Z", seen := self.screen):
@@ -154,7 +154,7 @@ class Terminal:
             time.sleep(_POLL_SECONDS)
         return seen
 
-    def wait_for_end(self, *, seconds: float = 10) -> int:
+    def wait_for_end(self, *, seconds: float = 30) -> int:
         """The exit code; 128 and more for a signal."""
         ended = re.search(r"\[ended with (\d+)\]", self.wait_for(r"\[ended with \d+\]", seconds=seconds))
         assert ended

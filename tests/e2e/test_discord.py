@@ -1,4 +1,4 @@
-"""`onethread serve` in Discord, as it is installed: killed while a reply streams, stopped, away for hours, and two of it with one token."""
+"""`onethread serve` in Discord: killed while a reply streams, stopped, away for hours, and two of it with one token."""
 
 import asyncio
 import re
@@ -26,9 +26,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def in_discord(discord: DiscordEmulator, data_dir: Path, *, name: str = "one") -> AsyncIterator[Served]:
-    urls = {"ONETHREAD_DISCORD_API_URL": discord.api_url, "ONETHREAD_DISCORD_GATEWAY_URL": discord.gateway_url}
+    urls: Any = {"ONETHREAD_DISCORD_API_URL": discord.api_url, "ONETHREAD_DISCORD_GATEWAY_URL": discord.gateway_url}
     async with served(data_dir, port=0, name=name, DISCORD_TOKEN=discord.token, **urls) as site:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await site.has_logged("discord.serving", times=1)
         yield site
 
@@ -48,9 +48,9 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(discor
     async with in_discord(discord, data_dir) as site:
         await discord.connected()
         root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
-        growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
+        growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=60)
         [message] = replies(growing, discord)
-        await discord.until(lambda: discord.edits(message["id"]), lambda edits: len(edits) >= 3, seconds=20)
+        await discord.until(lambda: discord.edits(message["id"]), lambda edits: len(edits) >= 3, seconds=60)
         site.process.kill()
         await site.process.wait()
         before = discord.edits(message["id"])
@@ -70,7 +70,7 @@ async def test_another_process_goes_on_where_the_killed_one_stopped(discord: Dis
     async with in_discord(discord, data_dir) as one, in_discord(discord, data_dir, name="two") as two:
         await discord.connected()
         root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
-        growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
+        growing = await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=60)
         [message] = replies(growing, discord)
         assert discord.connections == 1, "one of the two acts for the bot"
         holder, other = (one, two) if one.entries("account.held") else (two, one)
@@ -91,8 +91,8 @@ async def test_next_process_goes_on_and_takes_in_what_was_said_meanwhile(discord
     async with in_discord(discord, data_dir) as site:
         await discord.connected()
         root = await alice.say(channel, "count to 300", mention=[discord.bot_id])
-        await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=20)
-        async with asyncio.timeout(15):
+        await alice.sees(root, lambda messages: bool(replies(messages, discord)), seconds=60)
+        async with asyncio.timeout(30):
             code = await site.end()
         in_thread = await alice.say(root, "and count to 3")
         elsewhere = await alice.say(channel, "count to 2", mention=[discord.bot_id])

@@ -1,6 +1,7 @@
 """Other people's MCP clients, and one that shares nothing with any SDK, before `onethread mcp` and `onethread serve` as they are installed.
 
-On pipes nothing else runs: the server starts its own worker for what is to be answered.
+On pipes nothing else runs: the server starts its own worker for what is to be answered. Most tests share that worker, as they share the
+site, and find their tasks by their own titles.
 """
 
 import asyncio
@@ -92,7 +93,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """`onethread serve`, the same for all tests: they find their tasks by their own titles."""
+    """`onethread serve`, the same for all tests."""
     with serving(tmp_path_factory.mktemp("serve")) as found:
         yield found
 
@@ -105,7 +106,20 @@ def title(tmp_path: Path) -> str:
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Of an `onethread mcp` beside which nothing runs. The worker that it started is ended."""
-    data = tmp_path / "data"
+    with _data(tmp_path) as data:
+        yield data
+
+
+@pytest.fixture(scope="module")
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same for all tests to which an earlier one's worker is welcome: it waits for more, and a start takes seconds."""
+    with _data(tmp_path_factory.mktemp("pipes")) as data:
+        yield data
+
+
+@contextlib.contextmanager
+def _data(folder: Path) -> Iterator[Path]:
+    data = folder / "data"
     data.mkdir()
     yield data
     for pid in _workers(data):
@@ -138,7 +152,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where clients know the one or the other."""
     place = Place(home=tmp_path)
     if request.param == "pipes":
-        place.tell(_on_pipes(request.getfixturevalue("data_dir"), ONETHREAD, "mcp"))
+        place.tell(_on_pipes(request.getfixturevalue("shared_dir"), ONETHREAD, "mcp"))
     else:
         site: Serving = request.getfixturevalue("site")
         place.tell({"type": "http", "url": f"{site.url}/mcp", "headers": {"Authorization": f"Bearer {site.token}"}})
@@ -215,7 +229,7 @@ async def test_mcporter_lists_the_tools_and_gets_its_reply(place: Place) -> None
 async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
     """To a server of its own on pipes, to the site over HTTP."""
     if request.param == "pipes":
-        async with _mcp(request.getfixturevalue("data_dir")) as pipe:
+        async with _mcp(request.getfixturevalue("shared_dir")) as pipe:
             yield pipe
     else:
         site: Serving = request.getfixturevalue("site")

@@ -5,12 +5,17 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SERVERS = ("make run", "onethread serve")
+"""Of these one can run at a time: they take the same port."""
 
 
 def commands() -> list[str]:
@@ -30,25 +35,46 @@ def environ(home: Path) -> Mapping[str, str]:
     foreign = re.compile("ONETHREAD_.*|.*_API_KEY|ARGS|MAKE.*|MFLAGS")  # the last are what `make test ARGS=...` hands on
     bare = {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return {**bare, "PATH": path, "ONETHREAD_DATA_DIR": str(home / "data")}
+    browser = home / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >> {home}/opened\n', encoding="utf-8")
+    browser.chmod(0o700)
+    return {**bare, "PATH": path, "ONETHREAD_DATA_DIR": str(home / "data"), "BROWSER": f"{browser} %s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A command that goes on while those behind it run."""
+
+    command: str
+    process: "subprocess.Popen[str]"
+    said: str
+    """The line by which it said that it is ready: a server's names its link."""
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        with self.process:
+            self.process.communicate(timeout=30)
+        # make, which handed the signal on and waited, ends by it
+        assert self.process.returncode == (-signal.SIGTERM if self.command.startswith("make") else 0)
 
 
 @pytest.fixture(scope="module")
-def left_running(environ: Mapping[str, str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """What goes on while the commands behind it run, and ends well at the end."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-        assert process.returncode == 0
+def left_running() -> Iterator[dict[str, Started]]:
+    """By command."""
+    started: dict[str, Started] = {}
+    yield started
+    for each in started.values():
+        each.end()
 
 
 @pytest.mark.requires("curl")
 @pytest.mark.parametrize("command", [*(["echo 'create a task to buy milk' | onethread chat --json"]), *commands()])
-def test_readme_command_works(command: str, environ: Mapping[str, str], left_running: list[subprocess.Popen[str]]) -> None:
-    if command in ("onethread worker", "onethread serve"):
-        left_running.append(_started(command, environ))
+def test_readme_command_works(command: str, environ: Mapping[str, str], left_running: dict[str, Started]) -> None:
+    if command in SERVERS:
+        for other in left_running.keys() & {*SERVERS}:
+            left_running.pop(other).end()
+    if command in ("onethread worker", *SERVERS):
+        left_running[command] = _started(command, environ)
         return
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, env=environ, input="", capture_output=True, text=True, timeout=60, check=False
@@ -57,9 +83,41 @@ def test_readme_command_works(command: str, environ: Mapping[str, str], left_run
     assert "Traceback" not in done.stderr
 
 
-def _started(command: str, environ: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """The process, once it says something: it does that when it is ready."""
+def test_make_run_opens_the_page_signed_in(home: Path, environ: Mapping[str, str]) -> None:
+    """With what `ARGS` says; the link that it prints is the one that is opened."""
+    started = _started("make run ARGS='--port 0'", environ)
+    try:
+        link = started.said.removeprefix("Open ").strip()
+        opened = _opened(home, link)
+        with httpx.Client(follow_redirects=True, timeout=30) as browser:
+            page = browser.get(link)
+    finally:
+        started.end()
+
+    assert opened
+    assert re.match(r"http://127\.0\.0\.1:\d+/login\?code=", link)
+    assert "//127.0.0.1:8420/" not in link
+    assert (page.status_code, page.url.path) == (200, "/")
+    assert "&quot;name&quot;: &quot;admin&quot;" in page.text
+
+
+def _opened(home: Path, link: str) -> bool:
+    """Whether the browser was asked to open it, within its time."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (home / "opened").exists() and link in (home / "opened").read_text(encoding="utf-8").split():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _started(command: str, environ: Mapping[str, str]) -> Started:
+    """The process, once it is ready."""
     process = subprocess.Popen(shlex.split(command), cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline()
-    return process
+    heard: list[str] = []
+    for line in process.stdout:
+        heard.append(line)
+        if line.startswith("Open ") or not command.startswith(SERVERS):
+            return Started(command, process, line)
+    pytest.fail(f"{command} ended:\n{''.join(heard)}")

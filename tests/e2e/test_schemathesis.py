@@ -74,6 +74,7 @@ async def _make_things(world: World) -> list[Known]:
         Known("attachment_id", [str(file.id)]),
         Known("ref", [task.ref, str(task.id)]),
         Known("key", ["OT"]),
+        Known("user_id", [str((await world.user("kim")).user_id)]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`onethread serve` as it is installed: how it starts and for whom, how it ends, and what a client of a killed one sees."""
+"""`onethread serve`: how it starts and for whom, how it ends, and what a client of a killed one sees."""
 
 import asyncio
 import os
@@ -42,20 +42,23 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 async def test_first_start_needs_nothing_and_its_link_signs_in_once(data_dir: Path) -> None:
-    async with served(data_dir) as site:
+    async with served(data_dir, installed=True) as site:
         again = await site.browser.get(site.link)
         me = (await site.browser.get("/api/me")).json()
-        chat = await site.browser.post("/api/chat", json={"message": "count to 3"}, headers=FROM_OUR_PAGE)
-        async with following(site, chat.json()) as (_, shown):
-            pass
+        at_once = {"Prefer": "respond-async", **FROM_OUR_PAGE}  # the model's library is loaded meanwhile
+        chat = await site.browser.post("/api/chat", json={"message": "count to 3"}, headers=at_once)
+        reply = chat.json()["message"]["id"]
+        async with following(site, chat.json()) as (page, shown):
+            await page.until(lambda: shown.ended(reply), seconds=90)
+        answered = (await site.browser.get(f"/api/turns/{chat.json()['turn_id']}")).json()["message"]
         async with httpx.AsyncClient(base_url=site.url) as stranger:
             refused = await stranger.get("/api/me")
         code = await site.end()
 
     assert (again.status_code, refused.status_code) == (401, 401)
     assert (me["name"], me["admin"]) == ("admin", True)
-    assert chat.json()["message"]["content"].endswith("1 2 3")
-    assert shown.texts[chat.json()["message"]["id"]] == chat.json()["message"]["content"]
+    assert answered["content"].endswith("1 2 3")
+    assert shown.texts[reply] == answered["content"]
     assert code == 0
     assert {entry.stat().st_mode & 0o077 for entry in os.scandir(data_dir)} == {0}
     log = site.log.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`onethread serve` in a Slack workspace, as it is installed: killed while a reply streams, stopped, and two of it at once."""
+"""`onethread serve` in a Slack workspace: killed while a reply streams, stopped, and two of it at once."""
 
 import asyncio
 import re
@@ -27,9 +27,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def in_slack(slack: SlackEmulator, data_dir: Path, *, port: int = 0, name: str = "one") -> AsyncIterator[Served]:
-    tokens = {"SLACK_BOT_TOKEN": slack.bot_token, "SLACK_SIGNING_SECRET": slack.signing_secret, "ONETHREAD_SLACK_API_URL": slack.url}
+    tokens: Any = {"SLACK_BOT_TOKEN": slack.bot_token, "SLACK_SIGNING_SECRET": slack.signing_secret, "ONETHREAD_SLACK_API_URL": slack.url}
     async with served(data_dir, port=port, name=name, **tokens) as site:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await site.has_logged("slack.serving", times=1)
         await slack.connect(f"{site.url}/slack/events")
         yield site
@@ -53,9 +53,9 @@ async def test_reply_of_a_killed_process_is_completed_in_the_same_message(slack:
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as site:
         root = await alice.mention(channel, "count to 300")
-        growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
+        growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=60)
         [message] = replies(growing, slack)
-        await slack.until(lambda: slack.edits(channel, message["ts"]), lambda edits: len(edits) >= 3, seconds=20)
+        await slack.until(lambda: slack.edits(channel, message["ts"]), lambda edits: len(edits) >= 3, seconds=60)
         site.process.kill()
         await site.process.wait()
         before = await slack.edits(channel, message["ts"])
@@ -75,7 +75,7 @@ async def test_another_process_goes_on_where_the_killed_one_stopped(slack: Slack
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as one, in_slack(slack, data_dir, name="two") as two:
         root = await alice.mention(channel, "count to 300")
-        growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
+        growing = await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=60)
         [message] = replies(growing, slack)
         holder, other = (one, two) if one.entries("account.held") else (two, one)
         holder.process.kill()
@@ -96,8 +96,8 @@ async def test_stopped_process_ends_at_once_and_the_next_one_goes_on(slack: Slac
     alice, channel = await slack.person("alice"), await slack.channel()
     async with in_slack(slack, data_dir) as site:
         root = await alice.mention(channel, "count to 300")
-        await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=20)
-        async with asyncio.timeout(10):
+        await alice.sees(channel, root, lambda messages: bool(replies(messages, slack)), seconds=60)
+        async with asyncio.timeout(20):
             code = await site.end()
         async with in_slack(slack, data_dir, name="two"):
             thread = await alice.sees(channel, root, lambda messages: any(map(ended, replies(messages, slack))), seconds=60)

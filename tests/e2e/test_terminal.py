@@ -20,8 +20,9 @@ def terminal(terminals: Terminals) -> Terminal:
 
 @pytest.fixture
 def chat(terminal: Terminal) -> Terminal:
-    """The shared terminal in a new chat, its screen and input empty."""
+    """The shared terminal in a new chat, its screen and input empty, and what was answered there before is answered."""
     terminal.clear()
+    terminal.wait_until_idle()
     terminal.enter("/new")
     terminal.wait_for("A new private chat")
     terminal.clear()
@@ -95,7 +96,7 @@ def test_task_is_made_listed_opened_and_completed_by_commands(chat: Terminal) ->
     chat.enter(f"/open {ref[1].lower()}")
     chat.wait_for(re.escape(f"── {ref[1]} Paint the fence (done, medium)"))
     chat.enter("/chats")
-    chat.wait_for(rf"1 {ref[1]} Paint the fence  \(2 messages")
+    chat.wait_for(rf"\d+ {ref[1]} Paint the fence  \(2 messages")  # behind what else is answered at the time
 
 
 def test_conversation_is_put_away_and_the_next_message_brings_it_back(chat: Terminal) -> None:

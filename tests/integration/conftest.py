@@ -122,7 +122,7 @@ class World:
         """Runs the worker meanwhile."""
         return working(self.app)
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 5) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
         """Waits for what is stored; looks again whenever something happens, and now and then."""
         with self.app.live.subscribe() as events:
             async with asyncio.timeout(seconds):

@@ -47,7 +47,7 @@ class Nursery:
         return self.children[-1]
 
     async def has(self, number: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 if len(self.children) >= number:
                     return
@@ -71,7 +71,7 @@ class Looks:
             yield uow
 
     async def are(self, number: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 if self._number >= number:
                     return

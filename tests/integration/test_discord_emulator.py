@@ -69,7 +69,7 @@ class Bot(dpy.Client):
         self.changed = asyncio.Event()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 await self.changed.wait()
 

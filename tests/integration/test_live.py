@@ -36,7 +36,7 @@ class Viewer:
         self.texts: dict[str, str] = {}
         self.streams: dict[str, int] = {}
 
-    async def until(self, event: str, holds: Callable[[JSON], bool] = lambda _: True, seconds: float = 5) -> JSON:
+    async def until(self, event: str, holds: Callable[[JSON], bool] = lambda _: True, seconds: float = 30) -> JSON:
         """Reads on to the next frame of this kind."""
         async with asyncio.timeout(seconds):
             async for frame in self._frames:
@@ -46,14 +46,14 @@ class Viewer:
                     return frame.payload
         raise AssertionError(f"the frames ended before {event}")
 
-    async def shows(self, message_id: UUID | None, text: str, seconds: float = 5) -> None:
+    async def shows(self, message_id: UUID | None, text: str, seconds: float = 30) -> None:
         """Reads on until the reply's text is this."""
         if self.texts.get(str(message_id)) != text:
             await self.until("llm_delta", lambda _: self.texts.get(str(message_id)) == text, seconds)
 
     async def rest(self) -> list[str]:
         """The events that come until the frames end."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return [frame.event async for frame in self._frames]
 
     def count(self, event: str) -> int:
@@ -371,7 +371,7 @@ async def test_a_follower_waits_for_a_database_that_is_away(start: Start, monkey
             with monkeypatch.context() as patch:
                 patch.setattr(world.app.storage, "read", away)
                 await world.post(chat.id, "Hello")
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     await refused.wait()
             assert len((await reading)["messages"]) == 2
 
@@ -466,5 +466,5 @@ async def test_an_event_wakes_who_waits_for_it() -> None:
         waiting = asyncio.create_task(subscription.get())
         await asyncio.sleep(0)
         live.publish(*sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert [await waiting, await subscription.get()] == sent

@@ -68,7 +68,7 @@ async def test_what_was_said_so_far_is_stored_within_about_a_second(world: World
         async def stored() -> bool:
             return (await world.reply(posted)).content == "So far"
 
-        await world.until(stored, seconds=1.5)
+        await world.until(stored, seconds=3)  # about one, on a busy machine
         assert (await world.reply(posted)).status is MessageStatus.PROCESSING
         gate.open()
         assert (await world.ended(posted)).content == "So far, so good."
@@ -419,7 +419,7 @@ async def test_the_models_answer_survives_a_database_that_is_away_for_a_while(wo
         await gate.reached()
         async with _outage(world) as refused:
             gate.open()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 for _ in range(3):
                     await refused.get()
         assert (await world.ended(posted)).content == "Precious."
@@ -429,7 +429,7 @@ async def test_the_models_answer_survives_a_database_that_is_away_for_a_while(wo
 async def test_turns_are_still_claimed_after_a_database_was_away(world: World) -> None:
     chat = await world.chat()
     async with world.working():
-        async with _outage(world) as refused, asyncio.timeout(5):
+        async with _outage(world) as refused, asyncio.timeout(30):
             await refused.get()
             await refused.get()
         assert (await world.ask(chat.id, "Hello")).content == "OK."
@@ -441,7 +441,7 @@ async def test_a_worker_that_begins_while_the_database_is_away_works_as_soon_as_
     monkeypatch.setattr(bootstrap, "_RESTART_SECONDS", 3600)  # as after a defect, which this is not
     chat = await world.chat()
     async with AsyncExitStack() as stack:
-        async with _outage(world) as refused, asyncio.timeout(5):
+        async with _outage(world) as refused, asyncio.timeout(30):
             await stack.enter_async_context(world.working())
             await refused.get()
         assert (await world.ask(chat.id, "Hello")).content == "OK."
@@ -662,7 +662,7 @@ async def test_a_turn_whose_workers_vanished_twice_is_answered_apart(start: Star
         posted = await world.post((await world.chat()).id, "Hello")
         await _vanish(world, posted, clock)
         await _vanish(world, posted, clock)
-        async with world.working(), asyncio.timeout(5):
+        async with world.working(), asyncio.timeout(30):
             await asked_for.wait()
             await _passed_over(world)
             assert (await world.turn(posted)).status is TurnStatus.QUEUED
@@ -848,9 +848,9 @@ async def test_a_worker_that_ends_when_all_is_done_does_not_end_because_the_data
     with monkeypatch.context() as patch:
         patch.setattr(world.app.storage, "read", away)
         working = asyncio.create_task(until_done(world.app))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await refused.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await working
 
 

@@ -368,6 +368,47 @@ async def test_the_last_admin_stays(door: Door) -> None:
     assert (await door.desk.do(identity.local_admin)).id == second.id
 
 
+async def test_the_last_admin_who_may_act_as_one_stays_one(door: Door) -> None:
+    second = await door.desk.do(lambda uow: identity.add_user(uow, "second", admin=True))
+    await door.desk.do(lambda uow: identity.disable(uow, door.desk.owner))
+    with pytest.raises(Conflict, match=r"second is the last admin\. Add another one first"):
+        await door.desk.do(lambda uow: identity.make_member(uow, second))
+    assert not (await door.desk.do(lambda uow: identity.make_member(uow, door.desk.owner))).admin
+    assert (await door.desk.do(lambda uow: identity.make_admin(uow, door.kim))).admin
+    assert not (await door.desk.do(lambda uow: identity.make_member(uow, second))).admin
+    admins = await door.desk.do(lambda uow: uow.users.hold_admins())
+    assert [admin.name for admin in admins] == ["kim"]
+
+
+async def test_what_an_admin_does_not_say_of_a_user_stays_as_it_is(door: Door) -> None:
+    async def change(**changes: bool) -> tuple[bool, bool]:
+        user = await door.desk.do(lambda uow: identity.change_user(uow, door.desk.admin, door.kim.id, **changes))
+        assert user == await door.desk.do(lambda uow: uow.users.get(door.kim.id))
+        return user.admin, user.disabled_at is not None
+
+    assert await change() == (False, False)
+    assert await change(admin=True) == (True, False)
+    assert await change(disabled=True) == (True, True)
+    assert await change() == (True, True)
+    assert await change(admin=False) == (False, True)
+    assert await change(admin=True, disabled=False) == (True, False)
+    assert await door.sign_in() != door.kim  # an admin now, by the same password
+
+
+async def test_the_password_counts_until_another_one_is_set_by_an_admins_link(door: Door) -> None:
+    invitation = await door.desk.do(lambda uow: identity.invite_again(uow, door.desk.admin, door.kim.id))
+    assert await door.sign_in() == door.kim
+    await door.set_password(invitation.secret, "another horse")
+    await door.refused(password=PASSWORD)
+    assert (await door.sign_in(password="another horse")).id == door.kim.id
+    door.desk.clock.advance(7 * 86_400)
+    late = await door.desk.do(lambda uow: identity.invite_again(uow, door.desk.admin, door.kim.id))
+    assert late.expires_at - door.desk.clock.now() == timedelta(days=7)
+    door.desk.clock.advance(7 * 86_400)
+    with pytest.raises(NotAuthenticated, match="used already, or is too old"):
+        await door.set_password(late.secret, "a third horse")
+
+
 async def test_an_admin_with_a_password_or_an_open_link_can_administer(door: Door) -> None:
     can = identity.can_anybody_administer
     assert not await door.desk.do(can)  # kim, who has a password, is no admin

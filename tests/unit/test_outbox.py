@@ -23,7 +23,7 @@ STATE = Frame("agent_status", {"status": "idle", "message": ""})
 
 
 async def taken(outbox: Outbox) -> list[JSON]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return [json.loads(text) for text in await outbox.take()]
 
 

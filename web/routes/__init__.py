@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from web import socket
+from web import page, socket
 from web.routes import (
+    admin,
     attachments,
     auth,
     chat,
@@ -13,6 +14,7 @@ from web.routes import (
     messages,
     models,
     projects,
+    search,
     sign_in,
     tasks,
     tokens,
@@ -21,6 +23,7 @@ from web.routes import (
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
+    page.router,
     sign_in.router,
     auth.router,
     me.router,
@@ -29,11 +32,13 @@ ROUTERS: tuple[APIRouter, ...] = (
     turns.router,
     conversations.router,
     messages.router,
+    search.router,
     attachments.router,
     tasks.router,
     projects.router,
     models.router,
     usage.router,
+    admin.router,
     health.router,
     socket.router,
 )

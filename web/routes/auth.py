@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from core import identity
-from web.credentials import JWT_LIFETIME, Caller, cookie_name, give_cookie, issue_jwt
+from web.credentials import JWT_LIFETIME, Caller, cookie_name, give_cookie, issue_jwt, take_cookie
 from web.problems import documented
 from web.schemas import Received
 from web.services import services_of
@@ -52,4 +52,15 @@ async def change_password(request: Request, caller: Caller, body: NewPassword) -
     if "authorization" not in request.headers and cookie_name(services.rules) in request.cookies:
         async with services.storage.write() as uow:
             give_cookie(response, await identity.open_session(uow, user), services.rules)
+    return response
+
+
+@router.post("/sign-out-everywhere", status_code=204)
+async def sign_out_everywhere(request: Request, caller: Caller) -> Response:
+    """End all your sessions, in every browser, this one too. Personal tokens stay; what `POST /api/auth/token` gave ends by itself."""
+    services = services_of(request)
+    async with services.storage.write() as uow:
+        await identity.sign_out_everywhere(uow, caller)
+    response = Response(status_code=204)
+    take_cookie(response, services.rules)
     return response

@@ -19,7 +19,7 @@ from web.bodies import Body
 from web.credentials import Caller
 from web.events import EventStream, Place, TurnEvents, encoded
 from web.openapi import EVENTS, form_or_json
-from web.parameters import SOURCE, Key, accepts_events, inbox_key, no_repeats, prefers_async
+from web.parameters import Key, accepts_events, inbox_key, no_repeats, prefers_async, source_of
 from web.problems import documented
 from web.replies import accepted, awaited, location, posted_json
 from web.services import Services, services_of
@@ -52,7 +52,7 @@ async def chat(
     streamed: two `new_message`, then what `GET /api/turns/{turn_id}/events` sends.
     """
     services = services_of(request)
-    posted = await _post(services, caller, await bodies.read(request), inbox_key(caller, key))
+    posted = await _post(services, caller, await bodies.read(request), inbox_key(caller, key), source_of(request))
     if accepts_events(accept):
         return EventStream(_events(services, caller, posted), headers=location(posted))
     if prefers_async(prefer):
@@ -60,7 +60,7 @@ async def chat(
     return await awaited(services, caller, posted)
 
 
-async def _post(services: Services, caller: Principal, body: Body, key: InboxKey | None) -> Posted:
+async def _post(services: Services, caller: Principal, body: Body, key: InboxKey | None, source: str) -> Posted:
     asked = bodies.checked(schemas.ChatRequest, body.fields)
     async with services.storage.write() as uow:
         return await messages.post(
@@ -69,7 +69,7 @@ async def _post(services: Services, caller: Principal, body: Body, key: InboxKey
             await _where(uow, caller, asked),
             asked.message,
             rules=services.posting,
-            source=SOURCE,
+            source=source,
             key=key,
             model=asked.model,
             uploads=body.files,

@@ -30,7 +30,7 @@ async def list_conversations(
     """The conversations that you may see, the most recently used first."""
     async with services_of(request).storage.read() as uow:
         page = await conversations.page(uow, caller, archived=archived, limit=limit, offset=offset)
-        shown = await frames.conversations_json(uow, page.conversations)
+        shown = await frames.read_conversations_json(uow, page.conversations, caller.user_id)
     return {"conversations": shown, "total": page.total, "limit": limit, "offset": offset}
 
 
@@ -38,7 +38,7 @@ async def list_conversations(
 async def get_conversation(request: Request, caller: Caller, conversation_id: UUID) -> JSON:
     """A conversation with its last 50 messages, ascending."""
     async with services_of(request).storage.read() as uow:
-        about = await _conversation_json(uow, await conversations.get(uow, caller, conversation_id))
+        about = await _conversation_json(uow, caller, await conversations.get(uow, caller, conversation_id))
         return {**about, **await _messages_json(uow, caller, conversation_id, limit=SHOWN_MESSAGES)}
 
 
@@ -53,7 +53,7 @@ async def change_conversation(request: Request, caller: Caller, conversation_id:
         if "archived" in body.model_fields_set:
             change = conversations.archive if body.archived else conversations.unarchive
             await change(uow, caller, conversation_id)
-        return await _conversation_json(uow, await conversations.get(uow, caller, conversation_id))
+        return await _conversation_json(uow, caller, await conversations.get(uow, caller, conversation_id))
 
 
 @router.delete("/{conversation_id}", status_code=204, responses=documented(409))
@@ -61,6 +61,13 @@ async def delete_conversation(request: Request, caller: Caller, conversation_id:
     """Remove it for good, with all its messages; what runs in it stops. A task's conversation goes with its task."""
     async with services_of(request).storage.write() as uow:
         await conversations.delete(uow, caller, conversation_id)
+
+
+@router.put("/{conversation_id}/read", status_code=204, responses=documented(409))
+async def mark_read(request: Request, caller: Caller, conversation_id: UUID, body: schemas.ReadMark) -> None:
+    """Note how far you have read it, for all your devices. It never goes back."""
+    async with services_of(request).storage.write() as uow:
+        await conversations.mark_read(uow, caller, conversation_id, body.seq)
 
 
 @router.get("/{conversation_id}/messages", response_model=schemas.Messages, response_model_exclude_unset=True)
@@ -76,8 +83,8 @@ async def list_messages(
         return await _messages_json(uow, caller, conversation_id, before=before, limit=limit)
 
 
-async def _conversation_json(uow: UnitOfWork, conversation: Conversation) -> JSON:
-    return (await frames.conversations_json(uow, [conversation]))[0]
+async def _conversation_json(uow: UnitOfWork, caller: Principal, conversation: Conversation) -> JSON:
+    return (await frames.read_conversations_json(uow, [conversation], caller.user_id))[0]
 
 
 async def _messages_json(uow: UnitOfWork, caller: Principal, conversation_id: UUID, *, limit: int, before: int | None = None) -> JSON:

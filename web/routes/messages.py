@@ -9,7 +9,7 @@ from core import frames, messages
 from core.models import JSON
 from web import schemas
 from web.credentials import Caller
-from web.parameters import SOURCE, no_repeats
+from web.parameters import no_repeats, source_of
 from web.problems import documented
 from web.replies import accepted
 from web.services import services_of
@@ -44,5 +44,5 @@ async def answer_question(request: Request, caller: Caller, message_id: UUID, bo
     """Answer the question that a reply ended with (`metadata.question`), by an option or in your own words. The first answer counts."""
     services = services_of(request)
     async with services.storage.write() as uow:
-        posted = await messages.answer(uow, caller, message_id, body.option, rules=services.posting, source=SOURCE)
+        posted = await messages.answer(uow, caller, message_id, body.option, rules=services.posting, source=source_of(request))
     return await accepted(services, caller, posted)

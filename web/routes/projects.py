@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from core import frames, projects
 from core.models import JSON, Project
 from web import schemas
 from web.credentials import Caller
 from web.parameters import no_repeats
+from web.problems import documented
 from web.services import services_of
 
 router = APIRouter(prefix="/api/projects", tags=["projects"], dependencies=[Depends(no_repeats)])
@@ -20,6 +21,15 @@ async def list_projects(request: Request, caller: Caller) -> JSON:
     """All projects, the oldest first."""
     async with services_of(request).storage.read() as uow:
         return {"projects": [_project_json(each) for each in await projects.page(uow, caller)]}
+
+
+@router.post("", status_code=201, response_model=schemas.Project, responses=documented(409))
+async def create_project(request: Request, response: Response, caller: Caller, body: schemas.NewProject) -> JSON:
+    """Make a project. Only admins may."""
+    async with services_of(request).storage.write() as uow:
+        project = await projects.add(uow, caller, body.key, body.name, instructions=body.instructions, model=body.model)
+    response.headers["Location"] = f"/api/projects/{project.key}"
+    return _project_json(project)
 
 
 @router.get("/{key}", response_model=schemas.Project)

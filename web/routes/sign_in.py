@@ -1,96 +1,44 @@
-"""What a browser is shown without script: signing in and out, the cookie that this gives and takes, and a conversation to be read."""
+"""Signing in and out by browser, without script, and the cookie that this gives and takes."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
-from uuid import UUID
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
-from starlette.exceptions import HTTPException
 
-from core import conversations, identity, messages
-from core.errors import InvalidInput, NotAuthenticated, NotFound, OnethreadError, RateLimited
-from core.frames import messages_json
+from core import identity
+from core.errors import InvalidInput, NotAuthenticated, RateLimited
 from core.models import LinkPurpose, User
 from core.ports import UnitOfWork
 from web import pages
-from web.credentials import CrossSite, check_same_site, cookie_name, give_cookie, principal_of, take_cookie
-from web.problems import Problem, problem_of
+from web.credentials import CrossSite, caller, check_same_site, cookie_name, give_cookie, take_cookie
+from web.problems import problem_of
 from web.services import services_of
 
 router = APIRouter(include_in_schema=False)
 HOME = "/"
 _MAX_FIELDS = 10
-_SHOWN = 200
-"""Messages, the last ones."""
 _LOCAL_PATH = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 """A browser would read `//host`, and `/\\host`, and either with a tab in it, as another web site."""
 _NEVER_NEXT = ("/login", "/logout", "/welcome")
-_Page = Callable[[Request], Awaitable[Response]]
-
-
-def _page(show: _Page) -> _Page:
-    """Shows errors as pages too."""
-
-    @wraps(show)
-    async def shown(request: Request) -> Response:
-        try:
-            return await show(request)
-        except OnethreadError as error:
-            return pages.failure(problem_of(error))
-        except HTTPException:
-            return pages.failure(Problem("VALIDATION_ERROR", "This form cannot be read. Go back, reload the page and try again."))
-
-    return shown
-
-
-@router.get("/")
-@_page
-async def home(request: Request) -> Response:
-    services = services_of(request)
-    try:
-        user = await _user(request)
-    except NotAuthenticated:
-        return _go("/login")
-    return pages.home(user, public_url=services.rules.public_url)
-
-
-@router.get("/conversations/{conversation_id}")
-@_page
-async def read(request: Request) -> Response:
-    """Where links in other surfaces lead."""
-    services = services_of(request)
-    try:
-        async with services.storage.read() as uow:
-            principal = await principal_of(uow, request, services)
-            conversation = await conversations.get(uow, principal, _id(request.path_params["conversation_id"]))
-            page = await messages.page(uow, principal, conversation.id, limit=_SHOWN)
-            shown = await messages_json(uow, page.messages)
-    except CrossSite:
-        raise
-    except NotAuthenticated:
-        return _go(f"/login?next={request.url.path}")
-    ref = f"{conversation.task_ref} " if conversation.task_ref else ""
-    return pages.conversation(f"{ref}{conversation.title or 'New chat'}", shown, has_earlier=page.has_more)
 
 
 @router.get("/login")
-@_page
+@pages.telling_errors
 async def ask(request: Request) -> Response:
     """The form; with a code, the way in for the one-time link that the start of the server prints."""
     if code := request.query_params.get("code"):
         return await _enter_by_link(request, code)
     after = _local(request.query_params.get("next", ""))
     try:
-        await _user(request)
+        await caller(request)
     except NotAuthenticated:
         return pages.sign_in(after=after)
     return _go(after)
 
 
 @router.post("/login")
-@_page
+@pages.telling_errors
 async def enter(request: Request) -> Response:
     check_same_site(request)
     services, form = services_of(request), await _form(request)
@@ -104,7 +52,7 @@ async def enter(request: Request) -> Response:
 
 
 @router.get("/welcome")
-@_page
+@pages.telling_errors
 async def greet(request: Request) -> Response:
     """Only shows the form: programs that look at links before people do must not use them up."""
     code = request.query_params.get("code", "")
@@ -114,7 +62,7 @@ async def greet(request: Request) -> Response:
 
 
 @router.post("/welcome")
-@_page
+@pages.telling_errors
 async def set_password(request: Request) -> Response:
     origin_is_hidden = _origin_is_hidden(request)
     if not origin_is_hidden:
@@ -133,7 +81,7 @@ async def set_password(request: Request) -> Response:
 
 
 @router.post("/logout")
-@_page
+@pages.telling_errors
 async def leave(request: Request) -> Response:
     check_same_site(request)
     services = services_of(request)
@@ -171,20 +119,6 @@ def _entered(request: Request, secret: str, after: str) -> Response:
     response = _go(after)
     give_cookie(response, secret, services_of(request).rules)
     return response
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("There is no such conversation.") from None
-
-
-async def _user(request: Request) -> User:
-    """Raises NotAuthenticated where nobody is signed in."""
-    services = services_of(request)
-    async with services.storage.read() as uow:
-        return await identity.user_of(uow, await principal_of(uow, request, services))
 
 
 async def _form(request: Request) -> Mapping[str, str]:

@@ -72,6 +72,20 @@ async def delete_task(request: Request, caller: Caller, ref: Ref) -> None:
         await tasks.delete(uow, caller, ref)
 
 
+@router.get("/{ref}/changes", response_model=schemas.TaskChanges)
+async def list_task_changes(
+    request: Request,
+    caller: Caller,
+    ref: Ref,
+    before: Annotated[UUID | None, Query(description="Only those before the change of this id.")] = None,
+    limit: Limit = 50,
+) -> JSON:
+    """What was changed of a task, by whom: the newest first."""
+    async with services_of(request).storage.read() as uow:
+        page = await tasks.changes(uow, caller, ref, before=before, limit=limit)
+        return {"changes": await frames.task_changes_json(uow, page.changes), "has_more": page.has_more}
+
+
 async def _create(uow: UnitOfWork, caller: Principal, body: schemas.TaskDraft, key: InboxKey | None) -> Task:
     require(caller, "tasks:write")
     project = await projects.read(uow, caller, body.project) if body.project else None

@@ -13,7 +13,7 @@ from web import schemas
 from web.credentials import Caller
 from web.events import EventStream, Place, TurnEvents
 from web.openapi import EVENTS
-from web.parameters import SOURCE, no_repeats
+from web.parameters import no_repeats, source_of
 from web.problems import documented
 from web.replies import accepted, turn_json
 from web.services import services_of
@@ -69,7 +69,7 @@ async def retry_turn(request: Request, caller: Caller, turn_id: UUID) -> Respons
     """Answer a failed or stopped message again: the conversation's last one in place, an earlier one as a new message at the end."""
     services = services_of(request)
     async with services.storage.write() as uow:
-        posted = await messages.retry(uow, caller, turn_id, rules=services.posting, source=SOURCE)
+        posted = await messages.retry(uow, caller, turn_id, rules=services.posting, source=source_of(request))
     return await accepted(services, caller, posted)
 
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
@@ -12,22 +13,34 @@ from web.credentials import Caller
 from web.parameters import no_repeats
 from web.services import services_of
 
-router = APIRouter(prefix="/api/usage", tags=["models"], dependencies=[Depends(no_repeats)])
+router = APIRouter(prefix="/api", tags=["models"], dependencies=[Depends(no_repeats)])
 
 
-@router.get("", response_model=schemas.Usage)
+@router.get("/usage", response_model=schemas.Usage)
 async def get_usage(
     request: Request,
     caller: Caller,
     days: Annotated[int, Query(ge=1, le=3_650, description="Of the last so many days.")] = 30,
     everyone: Annotated[bool, Query(description="Everybody's, for admins; otherwise your own.")] = False,
 ) -> JSON:
-    """Tokens and cost, in all and by model. A cost is null where the price of any part of it is unknown."""
+    """Tokens and cost, in all, by model and by day. A cost is null where the price of any part of it is unknown."""
     async with services_of(request).storage.read() as uow:
         since = uow.now - timedelta(days=days)
         report = await usage.report(uow, caller, since, everyone=everyone)
+    by_day = [{"day": day.isoformat(), **_consumption(used)} for day, used in report.by_day.items()]
+    return {"since": frames.time_json(since), **_usage_json(report), "by_day": by_day}
+
+
+@router.get("/conversations/{conversation_id}/usage", response_model=schemas.ConversationUsage)
+async def get_conversation_usage(request: Request, caller: Caller, conversation_id: UUID) -> JSON:
+    """What all replies of a conversation consumed, whoever asked for them."""
+    async with services_of(request).storage.read() as uow:
+        return _usage_json(await usage.of_conversation(uow, caller, conversation_id))
+
+
+def _usage_json(report: usage.UsageReport) -> JSON:
     by_model = [{"model": model, **_consumption(used)} for model, used in report.by_model.items()]
-    return {"since": frames.time_json(since), "total": _consumption(report.total), "by_model": by_model}
+    return {"total": _consumption(report.total), "by_model": by_model}
 
 
 def _consumption(used: TokenUsage) -> JSON:

@@ -37,7 +37,7 @@ archive, unarchive, lock, rename, delete_thread, sees; `person.takes_no_dms = Tr
 Looking: `messages(channel)` (as people see them, oldest first), `message(id)`, `edits(message_id)` (at, content, components; the first
 is the message as it was posted), `thread(id)`, `calls` (state.Call: method, name, route, path, channel, at, ended_at, status, code,
 json, query, files), `called(name)`, `commands`, `typing` [(at, channel)], `deleted` [message ids], `identifies`, `resumes`,
-`connections` (open ones), `until(look, condition, seconds=5)`, `connected()` (until a gateway session is ready).
+`connections` (open ones), `until(look, condition, seconds=20)`, `connected()` (until a gateway session is ready).
 
 Limits: `limits[name] = (calls, seconds)`, None switches it off, `limits.off()` all of them; names: global, message.create,
 message.edit, message.delete, message.list, thread.create, channel.rename, edit.old, typing, other. `speed` (2: windows are half as long).

@@ -31,7 +31,7 @@ __all__ = ["Call", "Edit", "Intents", "World"]
 JSON = dict[str, Any]
 T = TypeVar("T")
 EPOCH_MS = 1_420_070_400_000
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 
 
 class Intents:

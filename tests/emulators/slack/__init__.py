@@ -43,7 +43,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 JSON = dict[str, Any]
 T = TypeVar("T")
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 SUBSCRIBED = ("message", "app_mention", "reaction_added")
 RETRY_SECONDS = (0.0, 1.0, 2.0)  # Slack's are at once, 1 min, 5 min
 _FOLDER = Path(__file__).parent

@@ -205,7 +205,7 @@ class Stage:
         assert lease
         return Held(lease, asyncio.get_running_loop().time() + seconds)
 
-    async def until(self, holds: Callable[[], object], seconds: float = 5) -> None:
+    async def until(self, holds: Callable[[], object], seconds: float = 30) -> None:
         """Waits for what is not stored."""
 
         async def asked() -> bool:
@@ -213,7 +213,7 @@ class Stage:
 
         await self.world.until(asked, seconds)
 
-    async def settled(self, binding: Binding, seconds: float = 5) -> None:
+    async def settled(self, binding: Binding, seconds: float = 30) -> None:
         """Waits until everything was delivered and noted."""
 
         async def nothing_left() -> bool:

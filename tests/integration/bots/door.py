@@ -157,7 +157,7 @@ class Door:
         assert found
         return found
 
-    async def done(self, *events: InboundEvent, seconds: float = 5) -> None:
+    async def done(self, *events: InboundEvent, seconds: float = 30) -> None:
         async def all_done(uow: UnitOfWork) -> bool:
             rows = [await uow.inbound.get(each.id) for each in events]
             return all(row and row.done_at for row in rows)

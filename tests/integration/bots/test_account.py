@@ -65,7 +65,7 @@ class Listening:
 async def test_only_one_of_two_processes_serves_the_account_and_the_other_takes_over_at_once_when_it_ends(stage: Stage) -> None:
     first, second = Listening(), Listening()
     async with _holding(stage, intake=first) as holder:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await first.runs.wait()
         waiting = Database(stage.world.app.storage)
         async with _holding(stage, intake=second, storage=waiting):
@@ -88,7 +88,7 @@ async def test_a_process_that_lost_its_lease_sends_nothing_more_and_another_one_
         await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "Half ")
         storage.is_away = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await intake.ended.wait()
         sent: list[str] = []
         zombie.before = sent.append
@@ -107,7 +107,7 @@ async def test_a_process_that_is_stopped_while_it_loses_its_lease_ends(stage: St
     surface.will("post", *[Fault(until=asyncio.Event())] * 10)
     rules = replace(QUICK, lease_seconds=0.6)
     async with _holding(stage, storage=storage, surface=surface, intake=intake, rules=rules) as holder:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await intake.runs.wait()
             storage.is_away = True
             await intake.ended.wait()
@@ -188,7 +188,7 @@ async def test_a_call_that_has_begun_is_ended_and_noted_before_the_lease_is_give
     sent = asyncio.Event()
     surface.before = lambda what: sent.set() if what == "post is sent" else None
     async with _holding(stage, surface=surface) as holder:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await sent.wait()
         holder.cancel()
         waiting = Database(stage.world.app.storage)
@@ -204,7 +204,7 @@ async def test_a_call_that_has_begun_is_ended_and_noted_before_the_lease_is_give
 async def test_a_part_that_breaks_is_started_again_and_its_words_are_not_logged(stage: Stage) -> None:
     intake = Listening(breaks=2)
     with structlog.testing.capture_logs() as logs:
-        async with _holding(stage, intake=intake), asyncio.timeout(5):
+        async with _holding(stage, intake=intake), asyncio.timeout(30):
             await intake.runs.wait()
     broke = [each for each in logs if each["event"] == "account.restarted"]
     assert [(each["part"], each["error"]) for each in broke] == [("intake", "ValueError")] * 2
@@ -233,17 +233,17 @@ async def test_an_outage_longer_than_the_lease_gives_the_account_to_whoever_reac
     storage, first, second = Database(stage.world.app.storage), Listening(), Listening()
     rules = replace(QUICK, lease_seconds=0.5)
     async with _holding(stage, storage=storage, intake=first, rules=rules):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await first.runs.wait()
         storage.is_away = True
-        async with _holding(stage, intake=second, rules=rules), asyncio.timeout(5):
+        async with _holding(stage, intake=second, rules=rules), asyncio.timeout(30):
             await second.runs.wait()
             assert first.ended.is_set()
 
 
 async def test_a_process_that_lost_the_account_takes_it_again_once_nobody_has_it(stage: Stage) -> None:
     storage, intake = Database(stage.world.app.storage), Listening()
-    async with _holding(stage, storage=storage, intake=intake, rules=replace(QUICK, lease_seconds=0.5)), asyncio.timeout(5):
+    async with _holding(stage, storage=storage, intake=intake, rules=replace(QUICK, lease_seconds=0.5)), asyncio.timeout(30):
         await intake.runs.wait()
         storage.is_away = True
         await intake.ended.wait()

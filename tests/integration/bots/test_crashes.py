@@ -212,7 +212,7 @@ async def test_what_a_killed_process_sent_late_does_not_stay_in_place_of_the_end
         posted = await stage.world.post(chat.id, "Go")
         await stage.platform.until(lambda: stage.platform.newest().text == "One ")
         first.open()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await fuse.dead.wait()
         second.open()
         await stage.world.ended(posted)

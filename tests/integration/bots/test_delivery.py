@@ -14,6 +14,7 @@ from bots.delivery.outlet import Outlet
 from bots.delivery.picture import Picture
 from bots.surface import Action, Limits
 from core import bindings, conversations, messages, tasks
+from core.events import ConversationRead, MessageChanged
 from core.frames import Frame, snapshot
 from core.ids import new_id
 from core.llm.failures import Reason, failure
@@ -35,6 +36,27 @@ async def test_a_quick_answer_costs_one_call_for_each_message(stage: Stage) -> N
     assert len(question.parts) == len(answer.parts) == 1
     assert not answer.part.live
     assert "one/model · 10 → 5 tokens · $0.0010" in answer.part.notes
+
+
+async def test_that_somebody_read_it_elsewhere_is_no_reason_to_look(stage: Stage) -> None:
+    chat = await stage.world.chat()
+    binding = await stage.bound(chat)
+    read = ConversationRead(conversation_id=chat.id, user_id=stage.world.admin.user_id, seq=1)
+    looked = []
+    async with stage.delivering():
+        await stage.world.note(chat.id, "Hi")
+        await stage.settled(binding)
+        await stage.until(lambda: not _looks(binding))
+        for event in (read, MessageChanged(conversation_id=chat.id, message_id=new_id())):
+            stage.world.app.live.publish(event)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            looked.append(_looks(binding))
+    assert looked == [False, True]
+
+
+def _looks(binding: Binding) -> bool:
+    return f"delivery {binding.id}" in {task.get_name() for task in asyncio.all_tasks()}
 
 
 async def test_a_reply_is_edited_while_it_grows_and_ends_in_its_final_form(stage: Stage) -> None:
@@ -283,7 +305,7 @@ async def test_an_answer_whose_end_was_told_but_not_read_yet_is_shown_as_far_as_
     posted = await stage.world.post(chat.id, "Go")
     outlet = Outlet(stage.surface, await stage.held(), EVERYWHERE, QUICK.delivery)
     picture = Picture(stage.services(), outlet, binding, [])
-    picture.apply(Frame("snapshot", await stage.world.read(lambda uow: snapshot(uow, chat, limit=10))))
+    picture.apply(Frame("snapshot", await stage.world.read(lambda uow: snapshot(uow, chat, reader=stage.world.admin.user_id, limit=10))))
     await picture.refresh()
     told = {"message_id": str(posted.reply_id), "content": "The whole answer.", "status": "completed", "metadata": {}}
     picture.apply(Frame("llm_delta", {"message_id": told["message_id"], "stream_no": 1, "offset": 0, "delta": "The whole "}))

@@ -105,7 +105,7 @@ async def test_where_nobody_knows_how_to_sign_in_that_is_said(server: Server) ->
 async def test_closing_waits_for_nobody_who_is_silent(server: Server, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bots.discord.client._CLOSE_SECONDS", 0.1)
     socket = await client.http.ws_connect(f"{Route.BASE}/silent")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(5):
         await socket.close()
         await client.close()
 

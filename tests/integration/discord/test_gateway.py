@@ -219,7 +219,7 @@ async def test_it_ends_while_a_connection_fails(open_office: Open, monkeypatch: 
 
     monkeypatch.setattr("bots.discord.gateway._Client.stay", failed)
     monkeypatch.setattr("bots.discord.gateway._Client.watch", ends_slowly)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async with open_office(connected=False):
             fails.set()
             await failing.wait()

@@ -77,7 +77,7 @@ async def told(office: Office, channel: str, count: int = 1) -> list[JSON]:
     """The bot's messages in a channel or thread, as soon as so many of them show a whole story."""
     alice = office.discord.person("alice")
     whole = f"word{WORDS - 1}"
-    messages = await alice.sees(channel, lambda found: sum(whole in each["content"] for each in found) == count, seconds=15)
+    messages = await alice.sees(channel, lambda found: sum(whole in each["content"] for each in found) == count, seconds=60)
     return [each for each in messages if whole in each["content"]]
 
 

@@ -56,7 +56,7 @@ class Heard:
         self.lines.append(message or "")
         self._news.set()
 
-    async def until(self, holds: Callable[[str], bool], seconds: float = 5) -> str:
+    async def until(self, holds: Callable[[str], bool], seconds: float = 30) -> str:
         """Waits for such a line."""
         async with asyncio.timeout(seconds):
             while not (found := [line for line in self.lines if holds(line)]):
@@ -97,7 +97,7 @@ class Wanted:
     def __len__(self) -> int:
         return self._times
 
-    async def until(self, times: int, seconds: float = 5) -> None:
+    async def until(self, times: int, seconds: float = 30) -> None:
         async with asyncio.timeout(seconds):
             while self._times < times:
                 self._news.clear()

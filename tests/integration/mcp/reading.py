@@ -94,7 +94,7 @@ class News:
         self.told.append(what)
         self._news.set()
 
-    async def until(self, *uris: str, seconds: float = 5) -> set[str]:
+    async def until(self, *uris: str, seconds: float = 30) -> set[str]:
         """Waits until it was told of all of these. Gives all that it was told since the last time."""
         async with asyncio.timeout(seconds):
             while not {*uris} <= {*self.told}:

@@ -449,7 +449,7 @@ async def test_open_stream_ends_soon_after_its_token_is_good_no_more(start: Star
     async with start(clock=clock) as world, place_of(world, recheck_seconds=0.05) as place:
         kim = await world.user("kim")
         async with place.caller(await lasting(world, kim, timedelta(hours=1))) as caller:
-            async with asyncio.timeout(10), listening(caller, era) as stream:
+            async with asyncio.timeout(30), listening(caller, era) as stream:
                 await place.looks_again(times=2)
                 match ends:
                     case "revoked":
@@ -489,7 +489,7 @@ async def test_open_stream_outlives_a_database_that_is_away_for_a_while(world: W
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_open_streams_end_when_the_process_is_about_to_end(place: Place, era: str, caplog: pytest.LogCaptureFixture) -> None:
-    async with place.caller() as caller, asyncio.timeout(10), listening(caller, era) as stream:
+    async with place.caller() as caller, asyncio.timeout(30), listening(caller, era) as stream:
         place.stopping.set()
         await stream.aread()  # raises where the end is not told as HTTP has it
 
@@ -498,7 +498,7 @@ async def test_open_streams_end_when_the_process_is_about_to_end(place: Place, e
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_call_that_waits_answers_with_what_there_is_when_the_process_is_about_to_end(place: Place, era: str) -> None:
-    async with asyncio.timeout(15), place.client(era) as client:
+    async with asyncio.timeout(30), place.client(era) as client:
         waiting = asyncio.create_task(client.call("send_message", text="Hello", wait_s=55))
         await place.site.world.until(lambda: place.site.world.read(_has_turn))
         place.stopping.set()
@@ -515,7 +515,7 @@ async def _has_turn(uow: Any) -> bool:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_progress_comes_while_the_call_goes_on(place: Place, era: str) -> None:
-    async with asyncio.timeout(15), place.client(era) as client:
+    async with asyncio.timeout(30), place.client(era) as client:
         params = {"name": "send_message", "arguments": {"text": "Hello", "wait_s": 55}, "_meta": {"progressToken": "p"}}
         messages = client.messages("tools/call", params)
         first = await anext(messages)

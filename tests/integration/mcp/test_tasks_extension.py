@@ -552,7 +552,7 @@ async def listening(client: McpClient, *task_ids: str) -> AsyncIterator[AsyncGen
 
 
 async def heard(messages: AsyncGenerator[JSON, None]) -> JSON:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await anext(messages)
 
 

@@ -226,7 +226,7 @@ def services_of(world: World, storage: Interruptible) -> Services:
 
 
 async def until_ready(endpoint: Endpoint) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await endpoint.ready.wait()
 
 

@@ -18,7 +18,8 @@ from core.access import ALL_SCOPES, Principal
 from onethread.serve import server_of, services_of
 from tests.integration.conftest import World
 from web.app import web_app
-from web.services import WebRules
+from web.credentials import issue_jwt
+from web.services import Services, WebRules
 
 SECRET_KEY = "a key of thirty-two characters!!"
 
@@ -46,6 +47,15 @@ class Site:
     async def calling(self, who: Principal, **fields: Any) -> AsyncIterator[httpx.AsyncClient]:
         """A client that speaks for somebody, by a token."""
         headers = {"Authorization": f"Bearer {await self.token(who, **fields)}"}
+        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20) as client:
+            yield client
+
+    @asynccontextmanager
+    async def signed_in(self, who: Principal) -> AsyncIterator[httpx.AsyncClient]:
+        """A client that speaks for somebody, and may all that they may."""
+        services: Services = self.app.state.services
+        user = await self.world.read(lambda uow: identity.user_of(uow, who))
+        headers = {"Authorization": f"Bearer {issue_jwt(user, services.rules, services.clock.now())}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20) as client:
             yield client
 

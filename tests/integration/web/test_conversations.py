@@ -14,6 +14,8 @@ SENT = {
     "agent_status",
     "agent_status_message",
     "message_count",
+    "last_seq",
+    "read_seq",
     "archived_at",
     "created_at",
     "updated_at",

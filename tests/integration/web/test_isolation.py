@@ -110,14 +110,22 @@ class Own:
     """A call that gives everybody their own: the answer to a stranger has nothing of the owner's in it."""
 
     json: Any = None
+    query: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Admins:
+    """A call that is for admins only, whose answer has nothing in it of what the owner wrote. `ids` as in Try."""
+
+    json: Any = None
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 OPEN = "for everybody, signed in or not, and the same for all"
-READING = "a page, which leads who is not signed in to the form: tests/integration/web/test_sign_in.py"
+SHELL = "the page, which holds nothing but who is signed in: tests/integration/web/test_page.py"
 SIGN_IN = "about the caller's own session only: tests/integration/web/test_sign_in.py"
-ADMIN = "for admins only"
 
-ROUTES: dict[str, Try | Own | str] = {
+ROUTES: dict[str, Try | Own | Admins | str] = {
     "POST /api/chat": Try({"message": "Hi", "conversation_id": "{conversation_id}"}),
     "GET /api/turns/{turn_id}": Try(),
     "GET /api/turns/{turn_id}/events": Try(),
@@ -132,26 +140,37 @@ ROUTES: dict[str, Try | Own | str] = {
     "PATCH /api/conversations/{conversation_id}": Try({"title": "Mine"}),
     "DELETE /api/conversations/{conversation_id}": Try(),
     "GET /api/conversations/{conversation_id}/messages": Try(),
+    "PUT /api/conversations/{conversation_id}/read": Try({"seq": 1}),
+    "GET /api/conversations/{conversation_id}/usage": Try(),
+    "GET /api/search": Own(query={"query": SECRET}),
     "GET /api/attachments/{attachment_id}": Try(),
     "GET /api/tasks": Own(),
     "POST /api/tasks": Own({"title": "Another"}),
     "GET /api/tasks/{ref}": Try(),
     "PATCH /api/tasks/{ref}": Try({"status": "done"}),
     "DELETE /api/tasks/{ref}": Try(),
+    "GET /api/tasks/{ref}/changes": Try(),
     "GET /api/projects": Own(),
     "GET /api/projects/{key}": Own(),
-    "PATCH /api/projects/{key}": ADMIN,
+    "POST /api/projects": Admins({"key": "MINE", "name": "Mine"}),
+    "PATCH /api/projects/{key}": Admins({"name": "Mine"}),
     "GET /api/models": Own(),
     "GET /api/usage": Own(),
     "GET /api/me": Own(),
     "GET /api/users": Own(),
     "POST /api/auth/token": SIGN_IN,
     "POST /api/auth/password": SIGN_IN,
+    "POST /api/auth/sign-out-everywhere": SIGN_IN,
     "GET /api/tokens": Own(),
     "POST /api/tokens": Own({"name": "mine"}),
     "DELETE /api/tokens/{token_id}": Try(),
-    "GET /": SIGN_IN,
-    "GET /conversations/{conversation_id}": READING,
+    "GET /": SHELL,
+    "GET /conversations/{id}": SHELL,
+    "GET /tasks/{ref}": SHELL,
+    "GET /board": SHELL,
+    "GET /settings": SHELL,
+    "GET /settings/{section}": SHELL,
+    "GET /static/{path:path}": OPEN,
     "GET /login": SIGN_IN,
     "POST /login": SIGN_IN,
     "GET /welcome": SIGN_IN,
@@ -159,7 +178,15 @@ ROUTES: dict[str, Try | Own | str] = {
     "POST /logout": SIGN_IN,
     "GET /healthz": OPEN,
     "GET /readyz": OPEN,
-    "GET /metrics": ADMIN,
+    "GET /metrics": Admins(),
+    "GET /api/admin/users": Admins(),
+    "POST /api/admin/users": Admins({"name": "mine"}),
+    "POST /api/admin/users/{user_id}/link": Admins(),
+    "PATCH /api/admin/users/{user_id}": Admins({"disabled": False}),
+    "GET /api/admin/queue": Admins(),
+    "GET /api/admin/turns": Admins(),
+    "POST /api/admin/turns/{turn_id}/retry": Admins(ids={"turn_id": "failed_turn_id"}),
+    "POST /api/admin/turns/{turn_id}/cancel": Admins(ids={"turn_id": "waiting_turn_id"}),
     "WEBSOCKET /ws": "by its frames, below",
 }
 
@@ -196,7 +223,7 @@ async def test_every_route_answers_a_stranger_as_if_there_were_nothing(site: Sit
 
 async def test_every_list_tells_a_stranger_nothing_of_others(site: Site) -> None:
     owner, stranger = await owner_of_everything(site), await site.world.user("stranger")
-    own = {name: Try(probe.json) for name, probe in ROUTES.items() if isinstance(probe, Own)}
+    own = {name: probe for name, probe in ROUTES.items() if isinstance(probe, Own)}
     async with site.calling(stranger) as other, httpx.AsyncClient(base_url=site.url) as nobody:
         unknown = {name: await _call(nobody, name, owner, probe) for name, probe in own.items()}
         told = {name: await _call(other, name, owner, probe) for name, probe in own.items()}
@@ -208,21 +235,26 @@ async def test_every_list_tells_a_stranger_nothing_of_others(site: Site) -> None
 
 
 async def test_what_is_for_admins_is_refused_to_members(site: Site) -> None:
-    member = await site.world.user("member")
-    for name in (name for name, probe in ROUTES.items() if probe == ADMIN):
-        body = Try({"name": "Mine"} if name.startswith("PATCH") else None)
-        async with site.calling(member) as other:
-            refused = await _call(other, name, Owner(member, {}), body)
-            allowed = await _call(site.client, name, Owner(member, {}), body)
+    owner, member = await owner_of_everything(site), await site.world.user("member")
+    tries = {name: probe for name, probe in ROUTES.items() if isinstance(probe, Admins)}
+    async with (
+        site.signed_in(member) as other,
+        site.calling(site.world.admin) as without_scope,
+        site.signed_in(site.world.admin) as admin,
+    ):
+        refused = [(name, await _call(client, name, owner, probe)) for name, probe in tries.items() for client in (other, without_scope)]
+        allowed = {name: await _call(admin, name, owner, probe) for name, probe in tries.items()}
 
-        assert (refused.status_code, allowed.is_success) == (401, True), (name, refused.text, allowed.text)
+    assert {name: answer.text for name, answer in refused if answer.status_code != 401} == {}
+    assert {name: answer.text for name, answer in allowed.items() if not answer.is_success or SECRET in answer.text} == {}
 
 
-async def _call(client: httpx.AsyncClient, name: str, owner: Owner, probe: Try) -> httpx.Response:
+async def _call(client: httpx.AsyncClient, name: str, owner: Owner, probe: Try | Own | Admins) -> httpx.Response:
     method, path = name.split(" ")
-    ids = {"key": "OT", **owner.ids} | {into: owner.ids[source] for into, source in probe.ids.items()}
+    query, renamed = (probe.query, {}) if isinstance(probe, Own) else ({}, probe.ids)
+    ids = {"key": "OT", "user_id": str(owner.who.user_id), **owner.ids} | {into: owner.ids[source] for into, source in renamed.items()}
     body = _filled(probe.json, ids)
-    return await client.request(method, path.format(**ids), json=body, headers={"Prefer": "respond-async"})
+    return await client.request(method, path.format(**ids), params=query, json=body, headers={"Prefer": "respond-async"})
 
 
 def _filled(value: Any, ids: dict[str, str]) -> Any:

@@ -83,6 +83,14 @@ async def test_name_that_a_proxy_claims_was_asked_for_counts_nothing(named: Site
     assert "421" in await exchange(named, "GET http://localhost/api/me HTTP/1.1", "Host: evil")
 
 
+async def test_of_the_pages_files_only_what_is_missing_is_logged(site: Site) -> None:
+    with logged() as entries:
+        await site.client.get("/static/app.js")
+        await site.client.get("/static/nothing.js")
+
+    assert [(entry["route"], entry["status"]) for entry in those(entries, "request.served")] == [("/static/{path:path}", 404)]
+
+
 async def test_socket_under_another_name_is_refused(named: Site) -> None:
     upgrade = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
     request = ["GET /ws HTTP/1.1", "Host: evil", *upgrade, "Connection: Upgrade"]

@@ -18,6 +18,44 @@ async def test_projects_are_listed_and_read_by_key(site: Site) -> None:
     assert (await site.client.get("/api/projects/web")).json() == listed[1]
 
 
+async def test_an_admin_makes_a_project_whose_tasks_bear_its_key(site: Site) -> None:
+    made = await site.client.post(
+        "/api/projects", json={"key": "web2", "name": " Website ", "instructions": " Be brief. ", "model": "two/model"}
+    )
+
+    assert (made.status_code, made.headers["location"], set(made.json())) == (201, "/api/projects/WEB2", SENT)
+    project = made.json()
+    told = (project["key"], project["name"], project["instructions"], project["model"])
+    assert told == ("WEB2", "Website", "Be brief.", "two/model")
+    assert (await site.client.get("/api/projects/web2")).json() == project
+    assert (await site.client.post("/api/tasks", json={"title": "Paint it", "project": "WEB2"})).json()["ref"] == "WEB2-1"
+    plain = (await site.client.post("/api/projects", json={"key": "AB", "name": "Plain"})).json()
+    assert (plain["instructions"], plain["model"]) == ("", None)
+
+
+async def test_a_key_is_taken_once_whatever_its_case(site: Site) -> None:
+    for key in ("OT", "ot"):
+        answer = await site.client.post("/api/projects", json={"key": key, "name": "Another"})
+        assert (answer.status_code, answer.json()["detail"]) == (409, "There is a project 'OT' already.")
+
+
+_NO_PROJECTS: list[dict[str, Any]] = [
+    *({"key": key, "name": "x"} for key in ("", "A", "1A", "A-B", "\u0131b", "x" * 11, None)),
+    *({"key": "AB", "name": name} for name in ("", "  ", "x" * 201, None)),
+    {"key": "AB", "name": "x", "instructions": "x" * 20_001},
+    {"key": "AB", "name": "x", "model": ""},
+    {"key": "AB"},
+]
+
+
+async def test_a_project_that_cannot_be_is_refused(site: Site) -> None:
+    for body in _NO_PROJECTS:
+        assert (await site.client.post("/api/projects", json=body)).status_code == 400, body
+    wrong_key = await site.client.post("/api/projects", json={"key": "A-B", "name": "x"})
+    assert "use 2-10 letters and digits" in wrong_key.json()["detail"]
+    assert [project["key"] for project in (await site.client.get("/api/projects")).json()["projects"]] == ["OT"]
+
+
 async def test_an_admin_changes_what_the_agent_is_told(site: Site) -> None:
     changed = await site.client.patch(
         "/api/projects/OT", json={"name": "Ours", "instructions": " Answer in German. ", "model": "two/model"}
@@ -34,8 +72,11 @@ async def test_who_is_no_admin_or_shows_no_admins_token_changes_nothing(site: Si
     for who in (await site.world.user("member"), site.world.admin):
         async with site.calling(who) as client:
             assert (await client.get("/api/projects/OT")).status_code == 200
-            answer = await client.patch("/api/projects/OT", json={"name": "Theirs"})
-            assert (answer.status_code, answer.json()["detail"]) == (401, "Only an admin may change projects.")
+            for answer in (
+                await client.patch("/api/projects/OT", json={"name": "Theirs"}),
+                await client.post("/api/projects", json={"key": "MINE", "name": "Theirs"}),
+            ):
+                assert (answer.status_code, answer.json()["detail"]) == (401, "Only an admin may change projects.")
 
 
 async def test_a_token_for_chat_alone_reads_no_projects(site: Site) -> None:

@@ -1,8 +1,7 @@
 """Signing in by browser and by program, and what a hostile page, a planted cookie, a curious mail scanner or a guesser gets."""
 
 import asyncio
-import base64
-import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -94,7 +93,7 @@ async def admin_of(site: Site) -> User:
 
 def told(answer: httpx.Response) -> str:
     """The sentence in which a page says what went wrong."""
-    found = re.search(r'<p role="alert">(.*?)</p>', answer.text, re.DOTALL)
+    found = re.search(r'<p class="plain-alert" role="alert">(.*?)</p>', answer.text, re.DOTALL)
     assert found, answer.text
     return unescape(found[1])
 
@@ -111,14 +110,11 @@ def cookie_of(answer: httpx.Response) -> Any:
 async def test_a_browser_signs_in_stays_so_and_signs_out(site: Site, kim: User) -> None:
     async with browser(site) as page:
         assert (await page.visit("/")).headers["location"] == "/login"
-        assert "Sign in to Onethread" in (await page.visit("/login")).text
+        assert "<h1>Sign in</h1>" in (await page.visit("/login")).text
 
         entered = await page.sign_in()
         assert (entered.status_code, entered.headers["location"]) == (303, "/")
-        home = await page.visit("/")
-        assert "You are signed in as <strong>kim</strong>." in home.text
-        assert f"{site.url}/openapi.json" in home.text
-        assert "onethread token create NAME --user kim" in home.text
+        assert await page.name() == "kim"
         assert (await page.visit("/login")).headers["location"] == "/"
 
         secret = page.cookies["onethread_sid"]
@@ -127,27 +123,6 @@ async def test_a_browser_signs_in_stays_so_and_signs_out(site: Site, kim: User) 
         assert "onethread_sid" not in page.cookies
         page.cookies.set("onethread_sid", secret)
         assert await page.name() is None
-
-
-async def test_a_conversation_is_read_by_who_may_see_it(site: Site, kim: User) -> None:
-    await person(site.world, "lea")
-    chat = await site.world.chat(identity.principal_of(kim), title="Tea & <b>coffee</b>")
-    await site.world.post(chat.id, "<script>alert(1)</script>", identity.principal_of(kim))
-    async with browser(site) as page, browser(site) as stranger:
-        asked = await page.visit(f"/conversations/{chat.id}")
-        assert asked.headers["location"] == f"/login?next=/conversations/{chat.id}"
-        entered = await page.sign_in(next=f"/conversations/{chat.id}")
-        read = await page.visit(entered.headers["location"])
-        await stranger.sign_in("lea")
-        refused = await stranger.visit(f"/conversations/{chat.id}")
-        guessed = await stranger.visit("/conversations/mine")
-
-    assert "<strong>kim</strong>" in read.text
-    assert "Tea &amp; &lt;b&gt;coffee" in read.text
-    assert "&lt;script&gt;alert(1)" in read.text
-    assert "<script" not in read.text
-    assert (refused.status_code, guessed.status_code) == (404, 404)
-    assert "coffee" not in refused.text
 
 
 async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site: Site, kim: User) -> None:
@@ -288,7 +263,6 @@ async def test_the_link_signs_in_once(site: Site) -> None:
         entered = await page.visit("/login", params={"code": code})
         assert (entered.status_code, entered.headers["location"]) == (303, "/")
         assert entered.headers["referrer-policy"] == "no-referrer"
-        assert "signed in as <strong>admin</strong> (admin)" in (await page.visit("/")).text
 
         again = await other.visit("/login", params={"code": code})
         assert (again.status_code, told(again)) == (401, "This link was used already, or is too old. Ask for a new one.")
@@ -409,9 +383,11 @@ async def test_a_hostile_name_stays_text(site: Site) -> None:
     async with browser(site) as page:
         shown = [await page.visit("/welcome", params={"code": code}), await page.sign_in(name, next='/"><img/src=y>')]
         await page.submit("/welcome", code=code, password=PASSWORD)
-        shown.append(await page.visit("/"))
+        shell = await page.visit("/")
+    assert "<img" not in shell.text
+    assert json.dumps(name) in unescape(shell.text)
     for answer in shown:
-        assert "<img" not in answer.text
+        assert not re.search("<img.src=[xy]", answer.text)
         assert name in unescape(answer.text)
 
 
@@ -419,19 +395,16 @@ async def test_pages_run_no_script_and_stand_in_no_frame(site: Site, kim: User) 
     code = await link(site.world, kim)
     async with browser(site) as page:
         answers = [await page.visit("/login"), await page.visit("/welcome", params={"code": code}), await page.visit("/welcome")]
-        await page.sign_in()
-        answers.append(await page.visit("/"))
     for answer in answers:
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
         assert (policy["default-src"], policy["frame-ancestors"], policy["base-uri"]) == ("'none'", "'none'", "'none'")
         assert (policy["form-action"], "script-src" in policy) == ("'self'", False)
-        (style,) = re.findall(r"<style>(.*?)</style>", answer.text, re.DOTALL)
-        assert policy["style-src"] == f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
+        assert (policy["style-src"], "<style" in answer.text) == ("'self'", False)
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert "<script" not in answer.text
-    assert [answer.headers["referrer-policy"] for answer in answers] == ["same-origin", "no-referrer", "no-referrer", "same-origin"]
+    assert [answer.headers["referrer-policy"] for answer in answers] == ["same-origin", "no-referrer", "no-referrer"]
 
 
 FORMS: dict[str, dict[str, Any]] = {

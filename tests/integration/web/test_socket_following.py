@@ -223,8 +223,10 @@ async def test_an_approval_is_decided_and_the_first_decision_counts(site: Site) 
         with pytest.raises(Refused) as refused:
             await page.ask("decide", topic, {**approval, "decision": "deny"})
         await page.until(lambda: shown.events("llm_complete"))
+        (joined,) = (await page.join(topic)).messages[shown.events("llm_complete")[-1]["message_id"]]["tool_calls"]
 
     assert decided == {**approval, "approval": "approved"}
+    assert [shown.events("tool_call")[-1]["decided_by"], joined["decided_by"]] == ["admin", "admin"]
     assert refused.value.code == "CONFLICT"
 
 

@@ -1,0 +1,51 @@
+"""What the other tests lean on: a forked process is like one that was started."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests import forking
+from tests.e2e.conftest import Shell
+from tests.serving import environment
+
+
+@pytest.mark.parametrize(
+    "arguments", [["user", "list"], ["user", "list", "--all"], ["token", "revoke", "none"], ["chat", "OT-99", "--json"]]
+)
+def test_forked_command_does_what_the_installed_one_does(shell: Shell, arguments: list[str]) -> None:
+    assert shell.run(*arguments) == shell.run_installed(*arguments)
+
+
+async def test_its_environment_folder_and_input_are_its_own_and_its_end_is_told(shell: Shell) -> None:
+    (shell.folder / ".env").write_text("ONETHREAD_MODEL=demo/offline", encoding="utf-8")
+    environ = environment(shell.data_dir)
+
+    said = await asyncio.to_thread(forking.run, ["chat"], env=environ, cwd=shell.folder, stdin="thanks\n", seconds=60)
+    examined = await asyncio.to_thread(forking.run, ["doctor"], env=environ, cwd=shell.folder, seconds=60)
+
+    assert (said.returncode, said.stdout.splitlines()[-1], said.stderr) == (0, "You are welcome.", "")
+    assert f"ONETHREAD_DATA_DIR={shell.data_dir} (from the environment)" in examined.stdout
+    assert f"ONETHREAD_MODEL=demo/offline (from {shell.folder}/.env)" in examined.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+async def test_signal_ends_it_as_it_ends_others(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    pipe, log = asyncio.subprocess.PIPE, tmp_path / "log"
+    with log.open("wb") as errors:
+        process = await forking.start(["worker"], env=environment(tmp_path / "data"), cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=errors)
+    async with asyncio.timeout(60):
+        while True:
+            if "worker.started" in log.read_text(encoding="utf-8"):
+                break
+            await asyncio.sleep(0.02)
+
+    assert process.returncode is None
+    process.send_signal(number)
+
+    async with asyncio.timeout(60):
+        assert await process.wait() == code
+    assert process.returncode == code
+    assert process.stdout
+    assert await process.stdout.read() == b""

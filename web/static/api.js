@@ -1,0 +1,83 @@
+// The HTTP API: every request of the page, and what its failures say to a person. What is live comes by the WebSocket (socket.js).
+import { signal } from "./ui.js";
+
+/** True since the server said that nobody is signed in any more. The page then asks to sign in again; nothing that was written is lost. */
+export const signedOut = signal(false);
+
+export class ApiError extends Error {
+  /**
+   * @param {string} detail a sentence for people
+   * @param {{status?: number, code?: string, retryAfter?: number}} about `status` 0: the server was not reached. `retryAfter` in seconds.
+   */
+  constructor(detail, { status = 0, code = "NETWORK", retryAfter = 0 } = {}) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may succeed later, unchanged. */
+  get temporary() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+const UNREACHED = "The server cannot be reached. Check your connection and try again.";
+const SIGN_IN = "You are not signed in any more.";
+
+/**
+ * The JSON of the answer, null where there is none; throws ApiError.
+ * @param {string} method
+ * @param {string} path from `/api` on: `/conversations?limit=50`
+ * @param {object | FormData} [body]
+ * @param {{key?: string, prefer?: string, signal?: AbortSignal}} [how] `key`: the Idempotency-Key; with it a repetition does nothing twice
+ */
+export async function api(method, path, body, { key, prefer, signal } = {}) {
+  const headers = { Accept: "application/json" };
+  if (key) headers["Idempotency-Key"] = key;
+  if (prefer) headers.Prefer = prefer;
+  const form = body instanceof FormData;
+  if (body !== undefined && !form) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch("/api" + path, { method, headers, signal, body: body === undefined || form ? body : JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(UNREACHED);
+  }
+  if (response.ok) return response.status === 204 ? null : read(response);
+  throw await failure(response);
+}
+
+export const get = (path, how) => api("GET", path, undefined, how);
+export const post = (path, body = {}, how) => api("POST", path, body, how);
+export const put = (path, body = {}) => api("PUT", path, body);
+export const patch = (path, body) => api("PATCH", path, body);
+export const remove = (path) => api("DELETE", path);
+
+/**
+ * Whether somebody is still signed in, as far as one can know; sets `signedOut`. A 401 alone does not tell: a wrong present password is one, too, and
+ * what only admins may.
+ */
+export async function signedIn() {
+  const answer = await fetch("/api/me").catch(() => null);
+  if (answer?.status === 401) signedOut.value = true;
+  return answer?.status !== 401;
+}
+
+async function read(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new ApiError(UNREACHED, { status: 0 });
+  }
+}
+
+async function failure(response) {
+  const problem = await response.json().catch(() => ({}));
+  const code = problem.error_code ?? `HTTP_${response.status}`;
+  if (response.status === 401 && code === "UNAUTHORIZED") await signedIn();
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  const detail = problem.detail ?? (response.status === 401 ? SIGN_IN : `The server answered ${response.status}. Try again in a moment.`);
+  return new ApiError(detail, { status: response.status, code, retryAfter });
+}
