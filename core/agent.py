@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -18,10 +19,10 @@ from core.drafts import Drafts, ReplyStream
 from core.errors import Conflict, LeaseLost, ModelFaltered, ModelRefused, OnethreadError, StorageUnavailable
 from core.ids import new_id
 from core.limits import ModelLimits
-from core.llm import history
+from core.llm import history, images
 from core.llm.failures import Reason
 from core.logs import place_of
-from core.models import JSON, ApprovalStatus, Conversation, Step, ToolCall, ToolCallState, ToolRequest, Turn
+from core.models import JSON, ApprovalStatus, Attachment, Conversation, Step, ToolCall, ToolCallState, ToolRequest, Turn
 from core.patience import patiently, when_admitted
 from core.ports import ChatModel, Lease, ModelRequest, RoundEnd, Storage, TextChunk, UnitOfWork
 from core.tools.registry import Tool, ToolContext, Toolset
@@ -48,6 +49,10 @@ class _Job:
     began_at: datetime
     too_long: set[int] = field(default_factory=set)
     """The rounds that the provider found too long: the window moves for each once."""
+    images: dict[UUID, str] = field(default_factory=dict)
+    """As data: URLs, by the attachment's id: those that the model was shown, for its next round."""
+    blind: set[int] = field(default_factory=set)
+    """The round whose images the provider seemed to refuse: from then on none are shown."""
     claimed_at: float = field(default_factory=time.monotonic)
     first_text_seconds: list[float] = field(default_factory=list)
     """From the claim to the reply's first text; empty until then."""
@@ -79,7 +84,7 @@ class Agent:
         for call in open_calls:
             if await self._persist(partial(self._call, job=job, steps=steps, call=call)):
                 return True
-        return not open_calls and await self._round(job, transcript, steps)
+        return not open_calls and await self._round(job, await self._with_images(job, transcript), steps)
 
     # --- model rounds ---
 
@@ -93,10 +98,7 @@ class Agent:
         try:
             end = await self._listen(job, request, stream)
         except ModelRefused as error:
-            if error.reason != Reason.CONTEXT_TOO_LONG or len(steps) in job.too_long:
-                raise
-            job.too_long.add(len(steps))
-            await self._compaction.make_room(job.lease, transcript, written, request)
+            await self._make_acceptable(job, transcript, written, request, error)
             return False
         finally:
             stream.close()
@@ -105,6 +107,39 @@ class Agent:
         finished = await self._persist(lambda uow: self._store_round(uow, job, transcript.conversation, steps, end))
         self._drafts.forget(job.lease)
         return finished
+
+    async def _make_acceptable(
+        self, job: _Job, transcript: history.Transcript, written: history.History, request: ModelRequest, error: ModelRefused
+    ) -> None:
+        """Leaves out of the next request for this round what the provider may have refused; raises what it said where nothing can be.
+
+        Without that, one image that a provider cannot read would end every further turn of the conversation.
+        """
+        step = len(transcript.steps_of(job.turn))
+        if error.reason == Reason.CONTEXT_TOO_LONG and step not in job.too_long:
+            job.too_long.add(step)
+            try:
+                await self._compaction.make_room(job.lease, transcript, written, request)
+            except ModelRefused as alone:
+                error = alone
+            else:
+                return
+        if not transcript.images or error.reason not in _MAY_MEAN_IMAGES:
+            raise error
+        _log.warning("images.refused", turn_id=str(job.turn.id), model=job.turn.model, reason=error.reason)
+        job.blind.add(step)
+
+    async def _with_images(self, job: _Job, transcript: history.Transcript) -> history.Transcript:
+        """With the images that the model can see; only those are read whole, and once for all rounds."""
+        files = [transcript.files.get(message.id, ()) for message in transcript.messages if not message.deleted_at]
+        if not any(images.of(head) for each in files for _, head in each):
+            return transcript
+        choice = images.choose(files, await self._model.image_types(job.turn.model), refused=bool(job.blind))
+        if missing := {each: media_type for each, media_type in choice.shown.items() if each not in job.images}:
+            job.images.update(await self._read(lambda uow: _image_urls(uow, missing)))
+        shown = {each: job.images[each] for each in choice.shown if each in job.images}
+        gone = {each: images.GONE for each in choice.shown if each not in shown}
+        return replace(transcript, images=shown, hidden={**choice.hidden, **gone})
 
     async def _stream_no(self, job: _Job, transcript: history.Transcript, said: str) -> int:
         """The number of the stream that follows; waits until the model may be asked."""
@@ -228,6 +263,8 @@ class _ToolBroke(OnethreadError):
     """A tool has a defect."""
 
 
+_MAY_MEAN_IMAGES = frozenset({Reason.BAD_REQUEST, Reason.CONTENT_POLICY, Reason.CONTEXT_TOO_LONG, Reason.MODEL_UNKNOWN})
+"""Of providers that refuse an image some say only "bad request", or that no such model takes images."""
 _TOO_MANY_ROUNDS = "The agent used its tools {rounds} times without coming to an answer. Retry, or ask for less at once."
 
 
@@ -302,7 +339,7 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
     people = {message.author_id for message in shown if message.author_id} | {turn.author_id}
     names = await uow.users.names(people | ({task.assignee_id} if task and task.assignee_id else set()))
     files = await uow.attachments.of_messages([message.id for message in shown])
-    contents = [(each, await uow.attachments.head(each.id, history.MAX_FILE_BYTES)) for each in files]
+    contents = [(each, await _head(uow, each)) for each in files]
     return history.Transcript(
         conversation=conversation,
         project=project,
@@ -316,6 +353,17 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
         assignee=names.get(task.assignee_id) if task and task.assignee_id else None,
         summary=summary,
     )
+
+
+async def _head(uow: UnitOfWork, file: Attachment) -> bytes:
+    head = await uow.attachments.head(file.id, history.MAX_FILE_BYTES)
+    return await uow.attachments.head(file.id, images.MAX_HEADER_BYTES) if images.wants_more(head) else head
+
+
+async def _image_urls(uow: UnitOfWork, types: Mapping[UUID, str]) -> dict[UUID, str]:
+    """Of those that are still there."""
+    there = [each for each in types if await uow.attachments.get(each)]
+    return {each: images.url(types[each], await uow.attachments.data(each)) for each in there}
 
 
 def _metadata(job: _Job, turn: Turn, steps: list[Step], now: datetime) -> JSON:

@@ -92,9 +92,12 @@ async def active(uow: UnitOfWork, principal: Principal, *, limit: int) -> list[C
 
 
 async def mark_read(uow: UnitOfWork, principal: Principal, conversation_id: UUID, seq: int) -> None:
-    """Notes that this person has read up to the message at `seq`, 0 before the first. A mark never goes back, nor beyond what there is."""
-    conversation = await get(uow, principal, conversation_id)
-    seq = min(seq, conversation.next_seq - 1)
+    """Notes that this person has read up to the message at `seq`, 0 before the first.
+
+    Reading takes a mark never back, nor beyond what has been said: a reply that is not finished cannot be read.
+    """
+    await get(uow, principal, conversation_id)
+    seq = min(seq, (await uow.messages.extents([conversation_id]))[conversation_id].last_seq)
     if await uow.read_marks.advance(conversation_id, principal.user_id, seq):
         uow.emit(ConversationRead(conversation_id=conversation_id, user_id=principal.user_id, seq=seq))
 

@@ -42,7 +42,6 @@ _MAX_DISPLAY_NAME = 200
 _MAX_NAME_BASE = 56
 """Characters that leave room for a number."""
 _WRONG = "The name or the password is wrong."
-_SEE_USERS, _CHANGE_USERS = "see all users", "change users"
 _SIGN_IN_AGAIN = "You are not signed in any more. Sign in again."
 _log = structlog.get_logger()
 
@@ -152,7 +151,7 @@ async def can_anybody_administer(uow: UnitOfWork) -> bool:
 
 async def directory(uow: UnitOfWork, principal: Principal, query: str = "", *, after: UUID | None = None, limit: int = 50) -> UserPage:
     """Everybody whose name contains `query`, disabled ones too, the first to come first; `next_cursor` is the `after` of the next page."""
-    require_admin(principal, _SEE_USERS)
+    require_admin(principal, "see all users")
     found = await uow.users.everybody(query, after=after, limit=limit + 1)
     shown = tuple(found[:limit])
     return UserPage(users=shown, next_cursor=shown[-1].id if len(found) > limit else None)
@@ -167,8 +166,13 @@ async def invite(uow: UnitOfWork, principal: Principal, name: str, *, admin: boo
 
 
 async def invite_again(uow: UnitOfWork, principal: Principal, user_id: UUID) -> Invitation:
-    """Another link for somebody who lost theirs or forgot the password, which counts until the link is used."""
+    """Another link for somebody who lost theirs or forgot the password, which counts until the link is used.
+
+    Raises Conflict for oneself: who sits at a session that an admin left open would get around the present password.
+    """
     _require_signed_in_admin(principal, "make links for others")
+    if user_id == principal.user_id:
+        raise Conflict("You cannot make a link for yourself. Change your password under Settings.")
     user = await _some_user(uow, user_id)
     _log.info("user.link_made", user_id=str(user_id), by=str(principal.user_id))
     return await _invitation(uow, user)
@@ -181,12 +185,12 @@ async def change_user(
 
     Raises Conflict for what admins would take from themselves, and for the last admin.
     """
-    require_admin(principal, _CHANGE_USERS)
+    _require_signed_in_admin(principal, "change users")
+    await uow.users.hold_admins()  # before the user, in whatever order both are needed below: else two of these could wait for each other
     user = await _some_user(uow, user_id)
     if user.id == principal.user_id and (admin is False or disabled):
         raise Conflict("You cannot take this from yourself, or you might be locked out. Another admin can.")
     if admin and not user.admin:
-        _require_signed_in_admin(principal, "make others admins")
         user = await make_admin(uow, user)
     if admin is False and user.admin:
         user = await make_member(uow, user)
@@ -319,11 +323,15 @@ async def close_session(uow: UnitOfWork, secret: str) -> None:
 
 
 async def sign_out_everywhere(uow: UnitOfWork, principal: Principal) -> None:
-    """Ends all sessions of the caller. Raises NotAuthenticated for a personal token, which may do less than a session."""
+    """Ends all sessions of the caller, and takes back links for them that were not used.
+
+    Raises NotAuthenticated for a personal token, which may do less than a session.
+    """
     if principal.token_id is not None:
         raise NotAuthenticated("A personal token cannot end sessions. Sign in, or get a token by: POST /api/auth/token")
     await uow.users.hold(principal.user_id)  # one that is being opened ends, too, or begins after this
     await uow.sessions.remove_of(principal.user_id)
+    await uow.links.remove_of(principal.user_id)
 
 
 async def of_user(uow: UnitOfWork, user_id: UUID, *, password_set_at: datetime | None) -> Principal:

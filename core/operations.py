@@ -130,7 +130,8 @@ async def _as_it_is(uow: UnitOfWork, principal: Principal, turn: Turn) -> Listed
 async def _listed(uow: UnitOfWork, principal: Principal, found: Sequence[Turn]) -> list[ListedTurn]:
     if not found:
         return []
-    readable = {each.id: each for each in await uow.conversations.readable({turn.conversation_id for turn in found}, principal)}
+    may_read = {turn.conversation_id for turn in found} if "chat" in principal.scopes else set()
+    readable = {each.id: each for each in await uow.conversations.readable(may_read, principal)} if may_read else {}
     names = await uow.users.names({turn.author_id for turn in found})
     workers = await uow.workers.alive(uow.now - WORKER_SILENT)
     return [

@@ -115,6 +115,10 @@ class ChatModel(Protocol):
         """Tokens that fit into one request, reply included."""
         ...
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        """Media types of the images that it can see; none where it sees none, or where that is not known."""
+        ...
+
 
 # --- storage -----------------------------------------------------------------------------------------------------
 
@@ -316,6 +320,10 @@ class ReadMarks(Protocol):
         """Notes that this user has read up to `seq`; False where they had read as far before, and nothing changed."""
         ...
 
+    async def set_back(self, conversation_id: UUID, seq: int) -> list[UUID]:
+        """Nobody has read further than `seq` any more. Gives whose marks were further."""
+        ...
+
     async def of_user(self, user_id: UUID, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
         """By conversation; those that this user never opened are missing."""
         ...
@@ -326,7 +334,7 @@ class Extent(NamedTuple):
 
     messages: int
     last_seq: int
-    """Of the newest message that is finished; 0 without one."""
+    """Of the newest message that is finished, as are all replies before it; 0 without one."""
 
 
 class Messages(Protocol):
@@ -357,11 +365,11 @@ class Messages(Protocol):
         ...
 
     async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
-        """By conversation; those without messages are missing."""
+        """By conversation."""
         ...
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]:
-        """Those that say `query`, ignoring case; newest first, deleted ones left out."""
+        """Those with all the words of `query`, ignoring case; newest first, deleted ones left out."""
         ...
 
     async def save_drafts(self, drafts: "Iterable[Draft]") -> "list[Draft]":

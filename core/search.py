@@ -25,8 +25,8 @@ class Hit:
 
 
 async def find(uow: UnitOfWork, principal: Principal, query: str, *, limit: int = 20) -> list[Hit]:
-    """Conversations with all these words in title or ref, then messages with this text, newest first. Where there are many of both, half
-    of them are conversations."""
+    """Conversations with all these words in title or ref, then messages with all of them, newest first. Where there are many of both,
+    half of them are conversations."""
     require(principal, "chat")
     text = " ".join(clean(query).split())
     if not 1 <= len(text) <= MAX_QUERY:
@@ -48,7 +48,9 @@ async def _said(uow: UnitOfWork, messages: Sequence[Message], text: str) -> list
 
 
 def _excerpt(content: str, text: str) -> str:
-    place = re.search(re.escape(text), content, re.IGNORECASE)  # a database may know other letters as the same: then from the beginning
+    words = [re.escape(word) for word in text.split()]
+    places = (re.search(each, content, re.IGNORECASE) for each in (r"\s+".join(words), *words))  # best as one phrase
+    place = next(filter(None, places), None)  # a database may know other letters as the same: then from the beginning
     begin = max(0, place.start() - _BEFORE) if place else 0
     end = (place.end() if place else 0) + _BEHIND
     shown = " ".join(content[begin:end].split())

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from core.access import Principal, require
 from core.errors import ModelError, NotFound
-from core.events import AgentStatusChanged, ApprovalChanged, MessageChanged, ToolCallChanged, TurnChanged
+from core.events import AgentStatusChanged, ApprovalChanged, ConversationRead, MessageChanged, ToolCallChanged, TurnChanged
 from core.ids import new_id
 from core.limits import ModelLimits, admit, full, held_back
 from core.llm.failures import why
@@ -27,6 +27,7 @@ from core.models import (
     Approval,
     ApprovalStatus,
     Conversation,
+    Message,
     MessageStatus,
     ModelPause,
     Step,
@@ -353,6 +354,14 @@ async def retry_in_place(uow: UnitOfWork, turn: Turn) -> None:
     await requeue(uow, turn, run_after=uow.now, **anew)
     if turn.started_at:
         await set_agent_status(uow, turn.conversation_id, AgentStatus.IDLE)
+    if reply:
+        await _mark_unread(uow, reply)
+
+
+async def _mark_unread(uow: UnitOfWork, reply: Message) -> None:
+    """Nobody has read it: it will say something else."""
+    for user_id in await uow.read_marks.set_back(reply.conversation_id, reply.seq - 1):
+        uow.emit(ConversationRead(conversation_id=reply.conversation_id, user_id=user_id, seq=reply.seq - 1))
 
 
 async def set_agent_status(uow: UnitOfWork, conversation_id: UUID, status: AgentStatus, message: str = "") -> None:

@@ -206,7 +206,12 @@ class _Parts:
 
     def _model(self) -> ChatModel:
         settings = self._settings
-        how = ModelSettings(temperature=settings.temperature, max_tokens=settings.max_tokens, api_base=settings.model_api_base)
+        how = ModelSettings(
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            api_base=settings.model_api_base,
+            vision_models=settings.vision_models,
+        )
         return LiteLLM(how, settings.environ)
 
 

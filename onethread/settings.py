@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """A litellm id. Default: the first of Anthropic, OpenAI, Gemini whose key is set, else demo/offline."""
     fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(default_factory=tuple)
     """Asked in this order where the model cannot answer; separated by commas in the environment."""
+    vision_models: Annotated[tuple[str, ...], NoDecode] = Field(default_factory=tuple)
+    """They see images although litellm does not know it, such as local ones; separated by commas in the environment."""
     model_api_base: str | None = None
     temperature: float = Field(0.7, ge=0, le=2)
     max_tokens: int = Field(4096, ge=1, le=1_000_000)
@@ -129,7 +131,7 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
 
-    @field_validator("fallback_models", mode="before")
+    @field_validator("fallback_models", "vision_models", mode="before")
     @classmethod
     def _listed(cls, models: Any) -> Any:
         return [qualified(model) for model in _items(models)] if isinstance(models, str) else models

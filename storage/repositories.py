@@ -86,6 +86,7 @@ from storage.sqlite import LONG
 _T = TypeVar("_T")
 _FIRST_TASK_NUMBER = 1
 _NANO = 1_000_000_000
+_TASK_TEXTS = (schema.tasks.c.ref, schema.tasks.c.title, schema.tasks.c.description)
 
 
 class Repository:
@@ -111,6 +112,10 @@ class Repository:
         """Like `_all`, for what may go through much of the database."""
         return [load(kind, row) for row in (await self._connection.execute(query, values, execution_options=LONG)).mappings()]
 
+    def _has_words(self, query: str, *columns: Column[str]) -> list[ColumnElement[bool]]:
+        """For each of the words, whether one of the columns has it, ignoring case."""
+        return [or_(*(_contains(self._connection.dialect.name, column, word) for column in columns)) for word in query.split()]
+
     async def _insert(self, table: Table, row: dict[str, Any]) -> None:
         await self._run(insert_into(table, *row), **row)
 
@@ -130,6 +135,14 @@ class Repository:
         rest = {name: value for name, value in values.items() if name not in keys}
         insertion = conflict_aware_insert(table, self._connection.dialect.name).values(**values)
         await self._connection.execute(insertion.on_conflict_do_update(index_elements=keys, set_=rest))
+
+
+def _contains(dialect: str, column: Column[str], word: str) -> ColumnElement[bool]:
+    """As fast as each database can: SQLite's own LIKE knows the two cases of ASCII's letters only, and so does PostgreSQL's with "C"."""
+    if dialect == "sqlite" and not word.isascii():
+        return func.instr(func.casefold(column), word.casefold()) > 0
+    looked_through: ColumnElement[str] = collate(column, "C") if dialect == "postgresql" and word.isascii() else column
+    return looked_through.icontains(word, autoescape=True)
 
 
 @cache
@@ -344,14 +357,15 @@ class Tasks(Repository):
         asked, values = _asked("counted", where, at_most), _task_values(principal, where)
         if at_most is not None and _is_quick(principal, where):
             return int((await self._run(_task_list(asked), **values))[0]["number"])
-        query = _tasks_asked(asked, _visible_to(principal), where.query)
+        query = _tasks_asked(asked, _visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
         return int((await self._connection.execute(query, values, execution_options=LONG)).scalar_one())
 
     async def _listed(self, asked: "_Asked", principal: Principal, where: TaskFilter, **place: Any) -> list[Task]:
         values = {**_task_values(principal, where), **place}
         if _is_quick(principal, where):
             return await self._all(Task, _task_list(asked), **values)
-        return await self._search(Task, _tasks_asked(asked, _visible_to(principal), where.query), **values)
+        query = _tasks_asked(asked, _visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
+        return await self._search(Task, query, **values)
 
     async def _visible(self, column: Column[Any], key: UUID | str, principal: Principal) -> Task | None:
         if principal.reading_along is None:
@@ -418,8 +432,8 @@ class Conversations(Repository):
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Conversation]:
         conversation, ref = schema.conversations.c, schema.tasks.c.ref
-        has_words = [or_(*(column.icontains(word, autoescape=True) for column in (conversation.title, ref))) for word in query.split()]
         best_first = (case((ref == query.upper(), 0), else_=1), conversation.updated_at.desc(), conversation.id.desc())
+        has_words = self._has_words(query, conversation.title, ref)
         found = _conversations().where(_visible_to(principal), *has_words).order_by(*best_first).limit(limit)
         return await self._search(Conversation, found)
 
@@ -481,6 +495,11 @@ class ReadMarks(Repository):
         advanced = _advance(self._connection.dialect.name)
         return bool(await self._run(advanced, conversation_id=conversation_id, user_id=user_id, seq=seq))
 
+    async def set_back(self, conversation_id: UUID, seq: int) -> list[UUID]:
+        mark = schema.read_marks
+        further = update(mark).where(mark.c.conversation_id == conversation_id, mark.c.seq > seq).values(seq=seq)
+        return list((await self._connection.execute(further.returning(mark.c.user_id))).scalars())
+
     async def of_user(self, user_id: UUID, conversation_ids: Collection[UUID]) -> dict[UUID, int]:
         found = await self._run(_read_marks(), reader=user_id, keys=conversation_ids) if conversation_ids else []
         return {row["conversation_id"]: row["seq"] for row in found}
@@ -519,18 +538,15 @@ class Messages(Repository):
         return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
 
     async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
-        found = await self._connection.execute(_extents(), {"keys": list(conversation_ids)})
-        return {row.conversation_id: Extent(row.number, row.last_seq or 0) for row in found}
+        found = await self._run(_extents(), keys=conversation_ids) if conversation_ids else []
+        return {row["id"]: Extent(row["number"], row["last_seq"]) for row in found}
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Message]:
         table = schema.messages
-        content: ColumnElement[str] = table.c.content
-        if query.isascii() and self._connection.dialect.name == "postgresql":
-            content = collate(content, "C")  # which has no other letters in two cases than these: twice as fast as what knows all
         found = (
             select(table)
             .join(schema.conversations, schema.conversations.c.id == table.c.conversation_id)
-            .where(_visible_to(principal), content.icontains(query, autoescape=True), table.c.deleted_at.is_(None))
+            .where(_visible_to(principal), *self._has_words(query, table.c.content), table.c.deleted_at.is_(None))
             .order_by(table.c.id.desc())
             .limit(limit)
         )
@@ -798,12 +814,30 @@ def _conversation() -> Prepared:
 
 
 @cache
-def _extents() -> Select[Any]:
-    table = schema.messages
-    is_finished = table.c.status.in_([status for status in MessageStatus if status.finished])
-    last_seq = func.max(case((is_finished, table.c.seq))).label("last_seq")
-    counted = select(table.c.conversation_id, func.count().label("number"), last_seq).where(table.c.deleted_at.is_(None))
-    return counted.where(table.c.conversation_id.in_(bindparam("keys", expanding=True))).group_by(table.c.conversation_id)
+def _extents() -> Prepared:
+    conversation, message = schema.conversations.c, schema.messages.c
+    here = message.conversation_id == conversation.id
+    # By the indexes alone, however long a conversation is: all of them, less the few that were deleted.
+    is_changed = or_(message.edited_at.is_not(None), message.deleted_at.is_not(None))  # written as in the index of such messages
+    number = select(func.count()).select_from(schema.messages).where(here).scalar_subquery()
+    gone = select(func.count()).select_from(schema.messages).where(here, is_changed, message.deleted_at.is_not(None)).scalar_subquery()
+    is_finished = message.status.in_([literal_column(f"'{status}'") for status in MessageStatus if status.finished])
+    is_settled = message.seq < func.coalesce(_oldest_unfinished(), conversation.next_seq)
+    finished = select(message.seq).where(here, message.deleted_at.is_(None), is_finished, is_settled).order_by(message.seq.desc())
+    last_seq = func.coalesce(finished.limit(literal_column("1")).scalar_subquery(), literal_column("0"))
+    return Prepared(select(conversation.id, (number - gone).label("number"), last_seq.label("last_seq")).where(among(conversation.id)))
+
+
+def _oldest_unfinished() -> ColumnElement[int]:
+    turn = schema.turns.c
+    is_unfinished = turn.status.in_([literal_column(f"'{status}'") for status in TurnStatus if not status.finished])
+    seq: ColumnElement[int] = (
+        select(func.min(turn.seq))
+        .where(turn.conversation_id == schema.conversations.c.id, is_unfinished)
+        .correlate(schema.conversations)
+        .scalar_subquery()
+    )
+    return seq
 
 
 @cache
@@ -988,11 +1022,11 @@ def _task_list(asked: _Asked) -> Prepared:
     return Prepared(_tasks_asked(asked, _readable_by(bindparam("reader", type_=Uuid))))
 
 
-def _tasks_asked(asked: _Asked, visible: ColumnElement[bool], words: str = "") -> Select[Any]:
+def _tasks_asked(asked: _Asked, visible: ColumnElement[bool], *has_words: ColumnElement[bool]) -> Select[Any]:
     task = schema.tasks.c
     limit: ColumnElement[int] | None = None if asked.limit is None else literal_column(str(asked.limit))
-    counted = _tasks_of(visible, literal_column("1")).where(*_task_conditions(asked, words))
-    listed = _tasks_of(visible).where(*_task_conditions(asked, words), *_behind(asked))
+    counted = _tasks_of(visible, literal_column("1")).where(*_task_conditions(asked), *has_words)
+    listed = _tasks_of(visible).where(*_task_conditions(asked), *has_words, *_behind(asked))
     match asked.how:
         case "newest":
             return listed.order_by(task.id.desc()).limit(limit)
@@ -1026,7 +1060,7 @@ def _readable_by(user_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     return or_(conversation.visibility == "shared", conversation.owner_id == user_id, is_member)
 
 
-def _task_conditions(asked: _Asked, words: str) -> Iterator[ColumnElement[bool]]:
+def _task_conditions(asked: _Asked) -> Iterator[ColumnElement[bool]]:
     task = schema.tasks.c
     if asked.since:
         yield task.updated_at >= bindparam("since")
@@ -1035,8 +1069,6 @@ def _task_conditions(asked: _Asked, words: str) -> Iterator[ColumnElement[bool]]
         yield status.in_([literal_column(f"'{status}'") for status in sorted(asked.statuses)])
     if asked.assigned:
         yield assignee == bindparam("assignee", type_=Uuid)
-    for word in words.split():
-        yield or_(*(column.icontains(word, autoescape=True) for column in (task.ref, task.title, task.description)))
 
 
 class Sieve(ColumnElement[Any]):

@@ -229,6 +229,12 @@ def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: boo
     pragmas += ["query_only=ON", "busy_timeout=1000"] if reads_only else ["busy_timeout=0"]
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("casefold", 1, _casefold, deterministic=True)
+
+
+def _casefold(text: str | None) -> str | None:
+    """For searching: SQLite's own functions know the two cases of ASCII's letters only."""
+    return text and text.casefold()
 
 
 def _fetched(connection: Connection, statement: Executable, parameters: Any) -> CursorResult[Any]:

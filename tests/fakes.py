@@ -93,6 +93,8 @@ class ScriptedModel:
         self.requests: list[ModelRequest] = []
         self.open_streams = 0
         self.window_tokens = 128_000
+        self.sees: frozenset[str] = frozenset()
+        """Media types of images."""
         self.count: Callable[[ModelRequest], int] = lambda request: sum(len(str(each)) for each in request.messages) // 4
         self._script = script or (lambda _: ("OK.",))
         self._rounds: deque[tuple[Item, ...]] = deque()
@@ -131,6 +133,9 @@ class ScriptedModel:
 
     async def context_window(self, model: str) -> int:
         return self.window_tokens
+
+    async def image_types(self, model: str) -> frozenset[str]:
+        return self.sees
 
 
 def said(request: ModelRequest) -> list[str]:

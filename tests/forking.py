@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
     *("onethread.cli", "onethread.serve", "onethread.service", "onethread.mcp_stdio", "onethread.terminal.chat", "onethread.terminal.pipe"),
-    *("web.app", "bots.slack.serving", "bots.discord.serving", "storage.migrate", "tests.chaos.fork_server"),
+    *("web.app", "core.llm.demo", "bots.slack.serving", "bots.discord.serving", "storage.migrate", "tests.chaos.fork_server"),
 )
 """What the commands need; the last one loads litellm."""
 _LIMIT = 2**20
@@ -114,6 +114,34 @@ async def _end_of(told: StreamReader, ours: Sequence[StreamWriter]) -> int:
             each.close()
 
 
+class Background:
+    """A process that goes on beside a test which is no coroutine."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self._connection = connection
+        self._ended = False
+
+    def send_signal(self, number: int) -> None:
+        if not self._ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        if not self._ended:
+            self._connection.settimeout(seconds)
+            _exactly(self._connection, _PID_BYTES)
+            self._connection.close()
+            self._ended = True
+
+
+def begin(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> Background:
+    """`onethread` with these arguments, without an input, and with these files as its outputs. Its offline demo answers without pauses."""
+    with Path(os.devnull).open("rb") as nothing:
+        connection = _asked(_request(arguments, env, cwd, seconds_per_word=0), [nothing.fileno(), stdout, stderr])
+    return Background(int.from_bytes(_exactly(connection, _PID_BYTES)), connection)
+
+
 def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: str = "", seconds: float) -> Completed:
     """Runs `onethread` to its end, as `subprocess.run` does."""
     said = stdin.encode()
@@ -139,8 +167,8 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: s
         return Completed([*arguments], code, out.read().decode(), err.read().decode())
 
 
-def _request(arguments: Sequence[str], env: Mapping[str, str], cwd: Path) -> bytes:
-    return json.dumps({"arguments": [*arguments], "env": dict(env), "cwd": str(cwd)}).encode() + b"\n"
+def _request(arguments: Sequence[str], env: Mapping[str, str], cwd: Path, **demo: float) -> bytes:
+    return json.dumps({"arguments": [*arguments], "env": dict(env), "cwd": str(cwd), "demo": demo}).encode() + b"\n"
 
 
 def _asked(request: bytes, streams: list[int]) -> socket.socket:
@@ -299,6 +327,8 @@ def _become(request: Request, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update({**kept, **request["env"]})
     os.chdir(request["cwd"])
+    for name, value in request["demo"].items():
+        setattr(sys.modules["core.llm.demo"], name.upper(), value)
     sys.argv = ["onethread", *request["arguments"]]
     random.seed()
 

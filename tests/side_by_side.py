@@ -8,7 +8,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = (
     "tests/chaos/",  # mostly waits; both databases at once would leave each of them half a machine
-    "tests/page/",  # one browser, one server
+    "tests/page/test_s",  # one browser, one server; the half of its tests that begins so, for a core each
+    "tests/page/",
     "tests/e2e/test_mcp_clients.py",
     "tests/e2e/test_terminal.py",
     "tests/e2e/test_readme.py",

@@ -9,8 +9,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
-from web import openapi, problems
+from web import openapi, page, problems
 from web.bodies import MAX_JSON_BYTES
+from web.long_reads import LongReads
 from web.metrics import Metrics
 from web.middleware import KnownHosts, Protection, RequestLog, UnknownErrors
 from web.problems import OversizeTold
@@ -46,8 +47,10 @@ def web_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics
+    app.state.long_reads = LongReads()
     app.state.stopping = asyncio.Event()  # set when the server is about to end: what lasts ends then, and its clients come back
     problems.install(app)
+    page.install(app)
     for router in ROUTERS:
         app.include_router(router, max_body_size=MAX_JSON_BYTES)
     openapi.install(app)

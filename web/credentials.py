@@ -64,7 +64,17 @@ async def principal_of(uow: UnitOfWork, connection: HTTPConnection, services: Se
         raise NotAuthenticated("Sign in, or send a token as: Authorization: Bearer ot_...")
     if connection.scope["type"] == "http" and connection.scope["method"] not in _SAFE_METHODS:
         check_same_site(connection)
-    return await identity.of_session(uow, secret)
+    principal = await identity.of_session(uow, secret)
+    if _page_of(connection) not in (None, str(principal.user_id)):
+        raise NotAuthenticated("Somebody else signed in with this browser since. Sign in again as yourself.")
+    return principal
+
+
+def _page_of(connection: HTTPConnection) -> str | None:
+    """Whose page asks. A browser has one cookie for all its tabs, those too that somebody left open who was signed in before."""
+    if connection.scope["type"] == "websocket":
+        return connection.query_params.get("user")  # a page cannot give it headers
+    return connection.headers.get("x-onethread-user")
 
 
 async def of_bearer(uow: UnitOfWork, credential: str, rules: WebRules) -> Principal:

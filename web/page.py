@@ -5,22 +5,32 @@ import re
 from html import escape
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.routing import Match
 
 from core import identity
 from core.errors import NotAuthenticated, NotFound
-from web import pages
+from web import pages, preloads
 from web.credentials import principal_of
 from web.files import Files
+from web.problems import Problem, problem_of_framework
 from web.services import services_of
 
 router = APIRouter(include_in_schema=False)
 ADDRESSES = ("/", "/conversations/{id}", "/tasks/{ref}", "/board", "/settings", "/settings/{section}")
-"""The page itself reads which it is: web/static/router.js."""
+"""The page itself reads which it is: `route` in web/static/ui.js."""
+_CONVERSATION = preloads.links("app.js", "components/chat.js", sheets=("chat",))
+_LINKS = {
+    "/": preloads.links("app.js", "components/composer.js"),
+    "/conversations/{id}": _CONVERSATION,
+    "/tasks/{ref}": _CONVERSATION,
+}
+_OTHER_LINKS = preloads.links("app.js")
 SHELL = "index.html"
 _USER = b"$user"
 """Stands in the shell for who is signed in."""
+_PLACE_OF_LINKS = b"<!-- $links -->"
 POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -49,6 +59,8 @@ _FILE_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 _GZIP = re.compile(r"(?:^|,)\s*gzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))[\d.]+\s*)?(?:,|$)", re.IGNORECASE)
 """Whether a browser takes it, which all do; `gzip;q=0` refuses it."""
 _METHODS = ["GET", "HEAD"]
+_FOR_PROGRAMS = ("/api/", "/static/", "/mcp/", "/slack/")
+"""Below these nobody is shown a page."""
 _files = Files()
 
 
@@ -65,7 +77,9 @@ async def shell(request: Request) -> Response:
     if file is None:
         raise NotFound("The page's files are missing. Install Onethread again.")
     about = json.dumps({"id": str(user.id), "name": user.name, "admin": user.admin})
-    return HTMLResponse(file.data.replace(_USER, escape(about).encode()), headers=_SHELL_HEADERS)
+    links = _LINKS.get(request.scope["route"].path, _OTHER_LINKS)
+    text = file.data.replace(_PLACE_OF_LINKS, links.encode()).replace(_USER, escape(about).encode())
+    return HTMLResponse(text, headers=_SHELL_HEADERS)
 
 
 for address in ADDRESSES:
@@ -80,11 +94,33 @@ async def file(request: Request) -> Response:
     if found is None:
         raise NotFound("There is no such file.")
     headers = {**_FILE_HEADERS, "ETag": found.etag}
-    if found.etag in _tags(request):
+    if not _tags(request).isdisjoint({found.etag, "*"}):
         return Response(status_code=304, headers=headers)
     if found.gzipped and _GZIP.search(request.headers.get("accept-encoding", "")):
         return Response(found.gzipped, media_type=found.media_type, headers={**headers, "Content-Encoding": "gzip"})
     return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(404, _nowhere)
+
+
+async def _nowhere(request: Request, error: Exception) -> Response:
+    """At an address that no route has: for people a page that says so, or the address without a slash at its end."""
+    path: str = request.scope["path"]
+    is_for_people = request.method in _METHODS and "text/html" in request.headers.get("accept", "")
+    if not is_for_people or f"{path}/".startswith(_FOR_PROGRAMS):
+        return await problem_of_framework(request, error)
+    if _is_there(request, path.rstrip("/")):
+        query = request.scope["query_string"].decode("latin-1")
+        return RedirectResponse(quote(path.rstrip("/")) + (f"?{query}" if query else ""))
+    return pages.failure(Problem("NOT_FOUND", "There is nothing at this address. Perhaps it was cut off, or mistyped."))
+
+
+def _is_there(request: Request, path: str) -> bool:
+    """Only then it is certain that the path does not lead to another site, as `//host` would."""
+    asked = {**request.scope, "path": path, "method": "GET"}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
 
 
 def _sign_in(request: Request) -> str:

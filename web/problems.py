@@ -108,7 +108,7 @@ def retry_after(seconds: float) -> dict[str, str]:
 def install(app: FastAPI) -> None:
     app.add_exception_handler(OnethreadError, _of_core)
     app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(HTTPException, _of_framework)
+    app.add_exception_handler(HTTPException, problem_of_framework)
 
 
 class OversizeTold:
@@ -148,7 +148,7 @@ async def _of_validation(_request: Request, error: Exception) -> Problem:
     return Problem("VALIDATION_ERROR", f"The request is not as it should be. {detail}", errors=errors)
 
 
-async def _of_framework(request: Request, error: Exception) -> Problem:
+async def problem_of_framework(request: Request, error: Exception) -> Problem:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, "VALIDATION_ERROR" if error.status_code < 500 else "INTERNAL")
     headers = {"Allow": ", ".join(_methods_at(request))} if error.status_code == 405 else error.headers

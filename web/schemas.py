@@ -284,7 +284,7 @@ class Conversation(Sent):
     agent_status: AgentStatus
     agent_status_message: str
     message_count: int
-    last_seq: int = Field(description="The `seq` of the newest message that is finished; 0 without one.")
+    last_seq: int = Field(description="The `seq` of the newest message that is finished, as are all replies before it; 0 without one.")
     read_seq: int | None = Field(description="Up to which `seq` you have read it; null where you never opened it.")
     archived_at: Time | None
     created_at: Time
@@ -332,7 +332,7 @@ class TaskChange(Sent):
     by: str = Field(description="A user's name.")
     by_agent: bool = Field(description="Whether the agent did it for this user.")
     field: TaskField = Field(description="`created` is the task's beginning, with its title in `after`.")
-    before: str | list[str] | None = Field(description="As the task has the field; of a long description only where the change begins.")
+    before: str | list[str] | None = Field(description="As the task has the field. Of a description only the change is noted: null, twice.")
     after: str | list[str] | None
 
 
@@ -402,7 +402,7 @@ class ConversationUsage(Sent):
 
 
 class Usage(ConversationUsage):
-    since: Time
+    since: Time = Field(description="The beginning of a day in UTC, the first of `by_day`.")
     by_day: list[DayConsumption] = Field(description="Ascending; days without use are missing.")
 
 

@@ -101,12 +101,14 @@ class _Hangup(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Joined:
-    """A topic that is followed. `conversation_id` is None for the two lists."""
+    """A topic that is followed. `conversation_id` is None for the two lists, `ref` the request's."""
 
     conversation_id: UUID | None
-    following: "asyncio.Task[None]"
+    ref: str | int | None
+    answered: bool = False
+    following: "asyncio.Task[None] | None" = None
 
 
 class _Pace:
@@ -192,8 +194,8 @@ class _Connection:
         if len(self._topics) >= MAX_TOPICS:
             raise Conflict(f"This connection follows {MAX_TOPICS} topics already. Leave one first.")
         conversation_id, frames = await self._frames(topic)
-        following = self._tasks.create_task(self._follow(topic, request.ref, frames), name="socket: follow")
-        self._topics[topic] = _Joined(conversation_id, following)
+        joined = self._topics[topic] = _Joined(conversation_id, request.ref)
+        joined.following = self._tasks.create_task(self._follow(topic, joined, frames), name="socket: follow")
 
     async def leave(self, topic: str | None) -> None:
         self._joined(topic)
@@ -225,15 +227,17 @@ class _Connection:
                     raise InvalidInput("There is no such topic. Topics: task:<id or ref>, conversation:<id>, tasks, conversations.")
         return conversation_id, Follower(self._services.storage, self._services.live, principal, conversation_id).frames()
 
-    async def _follow(self, topic: str, ref: str | int | None, frames: AsyncGenerator[Frame, None]) -> None:
+    async def _follow(self, topic: str, joined: _Joined, frames: AsyncGenerator[Frame, None]) -> None:
         async with aclosing(frames):
             try:
                 snapshot = await anext(frames)
             except Exception as error:  # noqa: BLE001  # as in `_take`: it is answered like any other request
-                self._topics.pop(topic)
-                await self._outbox.reply(topic, ref, "error", _error_json(error))
+                self._topics.pop(topic, None)
+                joined.answered = True
+                await self._outbox.reply(topic, joined.ref, "error", _error_json(error))
                 return
-            await self._outbox.reply(topic, ref, "ok", snapshot.payload)
+            await self._outbox.reply(topic, joined.ref, "ok", snapshot.payload)
+            joined.answered = True
             try:
                 async for frame in frames:
                     await self._outbox.put(topic, frame)
@@ -243,9 +247,13 @@ class _Connection:
 
     async def _leave(self, topic: str) -> None:
         joined = self._topics.pop(topic, None)
-        if joined:
-            joined.following.cancel()
-            await asyncio.wait({joined.following})
+        if joined is None or joined.following is None:
+            return
+        joined.following.cancel()
+        await asyncio.wait({joined.following})
+        if not joined.answered:
+            superseded = Conflict("This topic was left, or joined again, before its snapshot was read.")
+            await self._outbox.reply(topic, joined.ref, "error", _error_json(superseded))
 
     def _joined(self, topic: str | None) -> _Joined:
         joined = self._topics.get(_named(topic))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from core.llm import demo
+from core.llm import demo, images
 from core.llm.failures import Reason, classify, failure
 from core.llm.providers import DEMO_MODEL, Provider, key_of, missing_keys, provider_of, qualified
 from core.models import JSON, TokenUsage, ToolRequest
@@ -38,6 +38,8 @@ class ModelSettings:
     """Between two pieces of an answer."""
     unknown_window_tokens: int = 8192
     """The context window of a model that litellm does not know."""
+    vision_models: tuple[str, ...] = ()
+    """Whole ids of those that see images though litellm does not know that."""
 
 
 class LiteLLM:
@@ -68,13 +70,20 @@ class LiteLLM:
     async def count_tokens(self, request: ModelRequest) -> int:
         """See `ChatModel.count_tokens`."""
         litellm = await _loaded()
-        model, messages, tools = qualified(request.model), list(request.messages), list(request.tools) or None
-        return int(await asyncio.to_thread(litellm.token_counter, model=model, messages=messages, tools=tools))
+        model, tools = qualified(request.model), list(request.tools) or None
+        messages = [images.without(message) for message in request.messages]
+        text = int(await asyncio.to_thread(litellm.token_counter, model=model, messages=messages, tools=tools))
+        return text + images.TOKENS * images.count(request.messages)
 
     async def context_window(self, model: str) -> int:
         """See `ChatModel.context_window`."""
         entry = _map_entry(await _loaded(), model)
         return int(entry.get("max_input_tokens") or entry.get("max_tokens") or self._settings.unknown_window_tokens)
+
+    async def image_types(self, model: str) -> frozenset[str]:
+        """See `ChatModel.image_types`."""
+        seen = _map_entry(await _loaded(), model).get("supports_vision") or qualified(model) in self._settings.vision_models
+        return _image_types(model) if seen else frozenset()
 
     def _require_key(self, model: str) -> None:
         missing = () if self._settings.api_base else missing_keys(model, self._environ)
@@ -312,6 +321,14 @@ def _caching(request: ModelRequest, provider: Provider | None) -> JSON:
     places = {index - 1 for index in asked[-2:]} | {len(request.messages) - 1}
     marks: list[JSON] = [{"location": "message", "index": index} for index in sorted(places) if index > 0]
     return {"cache_control_injection_points": [{"location": "message", "role": "system"}, *marks]}
+
+
+def _image_types(model: str) -> frozenset[str]:
+    """Some that see refuse a type: Gemini GIF, xAI all but PNG and JPEG."""
+    provider = provider_of(model)
+    if provider is not None and provider.id == "xai":
+        return frozenset({images.PNG, images.JPEG})
+    return images.TYPES - {images.GIF} if "gemini" in qualified(model) else images.TYPES
 
 
 def _map_entry(litellm: Any, model: str) -> Mapping[str, Any]:

@@ -8,12 +8,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from core.attachments import as_text
+from core.llm import images
 from core.llm.providers import provider_of
 from core.models import (
     JSON,
@@ -62,6 +63,10 @@ class Transcript:
     task: Task | None
     assignee: str | None
     summary: Summary | None = None
+    images: Mapping[UUID, str] = field(default_factory=dict)
+    """By an attachment's id: a data: URL of each image that the model is shown."""
+    hidden: Mapping[UUID, str] = field(default_factory=dict)
+    """Why it is not shown the other ones."""
 
     @property
     def reply(self) -> Message | None:
@@ -114,11 +119,18 @@ class _Writer:
     def _written(self, message: Message) -> list[JSON]:
         match message.role:
             case Role.USER:
-                return [{"role": "user", "content": self._said(message)}]
+                return [{"role": "user", "content": self._content(message)}]
             case Role.ASSISTANT:
                 return self._answered(message)
             case Role.SYSTEM:
                 return [{"role": "user", "content": f"<note>\n{message.content}\n</note>"}]
+
+    def _content(self, message: Message) -> str | list[JSON]:
+        """The text, with images before it: in this order models see best, and what changes in the text leaves them cached."""
+        files = () if message.deleted_at else self._t.files.get(message.id, ())
+        pictures = [part for each, _ in files if (url := self._t.images.get(each.id)) for part in images.parts(each.name, url)]
+        said = self._said(message)
+        return [*pictures, {"type": "text", "text": said}] if pictures else said
 
     def _said(self, message: Message) -> str:
         if message.deleted_at:
@@ -127,7 +139,8 @@ class _Writer:
         parts = [
             f"[{self._t.names.get(message.author_id, 'somebody')}] {message.content}" if several and message.author_id else message.content
         ]
-        parts += [_file(attachment, head) for attachment, head in self._t.files.get(message.id, ())]
+        unseen = [pair for pair in self._t.files.get(message.id, ()) if pair[0].id not in self._t.images]
+        parts += [_file(attachment, head, self._t.hidden.get(attachment.id, "")) for attachment, head in unseen]
         if message.id == self._t.turn.user_message_id:
             parts.append(self._context())
         return "\n\n".join(parts)
@@ -227,7 +240,9 @@ def _finite(text: str) -> float:
     return number
 
 
-def _file(attachment: Attachment, head: bytes) -> str:
+def _file(attachment: Attachment, head: bytes, hidden: str) -> str:
+    if hidden:
+        return f"[image {attachment.name!r}, {attachment.media_type}, {attachment.size:,} bytes: {hidden}]"
     text = as_text(head)
     if text is None:
         return f"[file {attachment.name!r}, {attachment.media_type}, {attachment.size:,} bytes: not text, so you cannot read it]"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from core.llm import images
 from core.llm.history import History
 from core.models import JSON
 from core.text import clip
@@ -25,7 +26,7 @@ def requests(history: History, before_seq: int, earlier: str, characters: int) -
 
     The last has no more than so many characters of the conversation: its end.
     """
-    told = [message for seq, turn in history.turns if seq < before_seq for message in turn]
+    told = [images.without(message) for seq, turn in history.turns if seq < before_seq for message in turn]
     for said, called in _LIMITS:
         text = "\n".join(_lines(told, said, called))
         yield _asked(text, earlier)

@@ -3,6 +3,7 @@
 Cut rarely and by a lot: a window that slides with every turn would break the provider's cached prefix every time.
 """
 
+from core.llm import images
 from core.llm.history import History
 from core.models import JSON
 from core.ports import ChatModel, ModelRequest
@@ -45,4 +46,4 @@ async def _tokens(history: History, request: ModelRequest, model: ChatModel, fro
 
 
 def _characters(messages: list[JSON]) -> int:
-    return sum(len(str(message)) for message in messages)
+    return sum(len(str(images.without(message))) for message in messages) + images.TOKENS * images.count(messages)

@@ -4,16 +4,17 @@ Chromium, in a process of its own, opens the page with fifty conversations in it
 for until one can write, with sizes as the browser reads them, not as they were compressed on the way; the reference is the libraries
 in it, which are not ours. A conversation opened as the first page needs the chat and the Markdown parser too.
 
-Then one answer of 15 kB (a table, lists, code, prose) comes from a provider in another process by 10 characters, 50 times a second,
-while the page shows it. A *long task* is one that keeps the browser's main thread busy for more than 50 ms, so that a key is late.
-The main thread's time stands beside that of a bare page that appends the same text to a `<pre>`. The server's CPU is that of its
-process, with litellm, the worker and the database, from the post to the end; beside it the same answer that nobody follows.
+Then a model inside the server's process says 15 kB (tables, lists, code, prose) by 10 characters, 50 times a second, while the page
+shows it. A *long task* is one that keeps the browser's main thread busy for more than 50 ms, so that a key is late. The main thread's
+time stands beside that of a bare page that appends the same text to a `<pre>`. The server's CPU is that of its process, worker and
+database included, from the post to the end; beside it the same answer that nobody follows. The last figure is the same with litellm
+and a provider in another process, beside a bare litellm loop at that pace: what a server pays that asks a real model.
 """
 
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +24,16 @@ from uuid import UUID
 from core import identity
 from core.access import Principal
 from core.llm.client import load
+from core.ports import ModelRequest, RoundEnd, TextChunk
 from onethread.bootstrap import App, working
 from tests.benchmarks.databases import sqlite
 from tests.benchmarks.figures import Comparison, Figure, NotMeasured, Reference, Result, Target
 from tests.benchmarks.provider import prose, prose_model, provider
 from tests.benchmarks.serving import Clients, clients, plan, say, served
-from tests.benchmarks.subject import ended, new_conversations, onethread, post
+from tests.benchmarks.subject import NO_USAGE, bare_stream, ended, new_conversations, onethread, post
 
 CHROMIUM = shutil.which("chromium")
+DELTA_SECONDS = 0.02
 _SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,14 +54,38 @@ FULL = Size(deltas=1_536)
 QUICK = Size(deltas=100)
 
 
+class Prose:
+    """Says as many deltas as the model's name tells, 50 a second."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[TextChunk | RoundEnd, None]:
+        text = prose(int(request.model.split("-")[1]))
+        began = time.monotonic()
+        for begin in range(0, len(text), 10):
+            await asyncio.sleep(began + begin / 10 * DELTA_SECONDS - time.monotonic())
+            yield TextChunk(text[begin : begin + 10])
+        yield RoundEnd(text=text, tool_requests=(), finish_reason="stop", usage=NO_USAGE)
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        return 1
+
+    async def context_window(self, model: str) -> int:
+        return 128_000
+
+    async def image_types(self, model: str) -> frozenset[str]:
+        return frozenset()
+
+
 async def measure(size: Size) -> Sequence[Result]:
     if CHROMIUM is None:
         return [NotMeasured(name="the page", reason="no Chromium is installed")]
-    await asyncio.to_thread(load)
+    litellm = await asyncio.to_thread(load)  # as in every worker
+    return [*await _in_the_browser(size), await _through_litellm(litellm, size)]
+
+
+async def _in_the_browser(size: Size) -> list[Result]:
     async with AsyncExitStack() as parts:
-        api_base = await parts.enter_async_context(provider())
         url = await parts.enter_async_context(sqlite())
-        app = await parts.enter_async_context(onethread(url, api_base=api_base))
+        app = await parts.enter_async_context(onethread(url, model=Prose()))
         await parts.enter_async_context(working(app))
         address = await parts.enter_async_context(served(app))
         principal = await app.principal()
@@ -126,6 +153,19 @@ def _loaded(name: str, seen: Any, *, kilobytes: float | None = None, requests: i
             reference=Reference(name="the server's first byte", value=seen["first_byte"]),
         ),
     ]
+
+
+async def _through_litellm(litellm: Any, size: Size) -> Result:
+    async with provider() as api_base, sqlite() as url, onethread(url, api_base=api_base) as app, working(app):
+        principal = await app.principal()
+        (conversation,) = await new_conversations(app, principal, 1)
+        await _answered(app, principal, conversation, 10)
+        ours = await _answered(app, principal, conversation, size.deltas)
+        began = time.process_time()
+        async for _ in await bare_stream(litellm, api_base, prose_model(size.deltas)):
+            pass
+        bare = time.process_time() - began
+    return Figure(name="the same through litellm", value=ours, unit="s", reference=Reference(name="bare litellm", value=bare))
 
 
 async def _answered(app: App, principal: Principal, conversation: UUID, deltas: int) -> float:

@@ -51,6 +51,9 @@ class PacedModel:
     async def context_window(self, model: str) -> int:
         return 128_000
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return frozenset()
+
 
 async def paced(words: int) -> AsyncGenerator[str, None]:
     began = time.monotonic()

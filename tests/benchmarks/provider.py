@@ -65,9 +65,9 @@ def prose_model(deltas: int) -> str:
 
 
 def prose(deltas: int) -> str:
-    """What `prose_model` says: Markdown of every kind, 10 characters in each delta."""
+    """What `prose_model` says: Markdown of every kind, 10 characters in each delta, to the last one."""
     size = deltas * 10 - len(_END) - 2
-    chapters = "".join(_CHAPTER.format(number=number) for number in range(1, size // 500 + 2))
+    chapters = "".join(_CHAPTER.format(number=number) for number in range(1, size // 400 + 2))
     return f"{chapters[:size]}\n\n{_END}"
 
 

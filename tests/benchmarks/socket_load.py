@@ -79,6 +79,9 @@ class InstantWords:
     async def context_window(self, model: str) -> int:
         return 128_000
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return frozenset()
+
 
 async def measure(size: Size) -> Sequence[Result]:
     await asyncio.to_thread(load)  # as in every worker: litellm's objects burden the garbage collector

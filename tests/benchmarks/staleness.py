@@ -95,6 +95,9 @@ class Storyteller:
     async def context_window(self, _: str) -> int:
         return 128_000
 
+    async def image_types(self, _: str) -> frozenset[str]:
+        return frozenset()
+
 
 async def watched(app: App, place: Place) -> Stream:
     """Follows the reply that is shown at a place to its end."""

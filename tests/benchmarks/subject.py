@@ -35,6 +35,9 @@ class InstantModel:
     async def context_window(self, model: str) -> int:
         return 128_000
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return frozenset()
+
 
 class TurnFailed(Exception):
     """A turn under measurement did not succeed."""

@@ -102,6 +102,9 @@ class DyingModel:
     async def context_window(self, model: str) -> int:
         return self._sabotage.window_tokens or await self._model.context_window(model)
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return await self._model.image_types(model)
+
     async def _die_in_the_text(self) -> None:
         match self._sabotage.dies:
             case Point.IN_MID_STREAM:

@@ -195,6 +195,52 @@ async def test_no_session_is_opened_while_the_user_is_being_disabled(fleet: Flee
     assert [type(each).__name__ for each in ended] == ["User", "NotAuthenticated"]
 
 
+async def test_a_session_that_is_being_opened_ends_with_all_others(fleet: Fleet) -> None:
+    async def enter(storage: Storage, *, meanwhile: Meanwhile) -> str:
+        async with storage.write() as uow:
+            secret = await identity.open_session(uow, fleet.ann)
+            await meanwhile()
+            return secret
+
+    async def sign_out(storage: Storage, *, meanwhile: Meanwhile) -> None:
+        async with storage.write() as uow:
+            await identity.sign_out_everywhere(uow, identity.principal_of(fleet.ann))
+
+    secret, signed_out = await fleet.overlapping(enter, sign_out)
+
+    assert signed_out is None
+    async with fleet.storage.read() as uow:
+        with pytest.raises(NotAuthenticated):
+            await identity.of_session(uow, secret)
+
+
+async def test_changing_a_user_twice_over_waits_for_nobody_who_waits_for_it(fleet: Fleet) -> None:
+    async with fleet.storage.write() as uow:
+        carl = await identity.add_user(uow, "carl")
+
+    async def make_and_disable(storage: Storage, *, meanwhile: Meanwhile) -> User:
+        async with storage.write() as uow:
+            hold_admins, begun = uow.users.hold_admins, False
+
+            async def held() -> list[User]:
+                nonlocal begun
+                if not begun:
+                    begun = True
+                    await meanwhile()
+                return await hold_admins()
+
+            vars(uow.users)["hold_admins"] = held  # where the other one comes in
+            return await identity.change_user(uow, identity.principal_of(fleet.ann), carl.id, admin=True, disabled=True)
+
+    async def disable(storage: Storage, *, meanwhile: Meanwhile) -> User:
+        async with storage.write() as uow:
+            return await identity.change_user(uow, identity.principal_of(fleet.bob), carl.id, disabled=True)
+
+    ended = await fleet.overlapping(make_and_disable, disable)
+
+    assert [type(each).__name__ for each in ended] == ["User", "User"], ended
+
+
 @pytest.mark.parametrize("name", ["Änne", "ŁUKASZ", "Δοκιμή"])
 async def test_a_name_in_any_alphabet_is_found_as_it_was_given(fleet: Fleet, name: str) -> None:
     async with fleet.storage.write() as uow:

@@ -21,8 +21,9 @@ from core.ids import new_id
 from core.live import LiveEvents
 from core.messages import PostingRules
 from core.models import ModelPause, Turn, TurnStatus, Visibility
-from storage import schema, turn_queue
+from storage import repositories, schema, turn_queue
 from storage.engine import Engine, engines, is_postgres
+from storage.prepared import on_driver
 from storage.rows import dump
 from storage.unit_of_work import Database
 from tests.databases import NewDatabase, on_both
@@ -184,6 +185,29 @@ async def test_failures_of_a_day_are_counted_in_an_index(subject: Subject) -> No
     await _fill(subject, 3_000)
     plan = await _plan(subject, turn_queue._failed_since(subject.clock.now()))
     assert "ix_turns_failed_at" in plan, plan
+
+
+async def test_how_much_was_said_is_counted_in_indexes_however_long_a_conversation_is(subject: Subject) -> None:
+    for _ in range(10):
+        await _fill(subject, 300)
+    last = await subject.post()
+    await subject.execute("UPDATE messages SET status = 'completed'")
+    statement = repositories._extents()
+    async with subject.engine.begin() as connection:
+        if is_postgres(subject.url):
+            await connection.exec_driver_sql("ANALYZE")
+        compiled = statement._compiled(connection.dialect)
+        arguments = compiled.arguments({"keys": [last.conversation_id]})
+        rows = await on_driver(connection, _EXPLAIN[connection.dialect.name] + compiled.sql, arguments)
+    plan = "\n".join(str(tuple(row)) for row in rows)
+
+    counted, newest = (
+        ("on uq_messages_conversation_id_seq", "Index Scan Backward using uq_messages_conversation_id_seq")
+        if is_postgres(subject.url)
+        else ("COVERING INDEX sqlite_autoindex_messages_2 (conversation_id=?)", "(conversation_id=? AND seq<?)")
+    )
+    for each in (counted, newest, "ix_messages_changed", "ix_turns_unfinished"):
+        assert each in plan, plan
 
 
 async def _plan(subject: Subject, statement: Select[Any]) -> str:

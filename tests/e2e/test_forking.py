@@ -11,9 +11,7 @@ from tests.e2e.conftest import Shell
 from tests.serving import environment
 
 
-@pytest.mark.parametrize(
-    "arguments", [["user", "list"], ["user", "list", "--all"], ["token", "revoke", "none"], ["chat", "OT-99", "--json"]]
-)
+@pytest.mark.parametrize("arguments", [["user", "list", "--all"], ["chat", "OT-99", "--json"]])
 def test_forked_command_does_what_the_installed_one_does(shell: Shell, arguments: list[str]) -> None:
     assert shell.run(*arguments) == shell.run_installed(*arguments)
 

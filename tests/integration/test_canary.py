@@ -83,6 +83,9 @@ class Listening:
     async def context_window(self, model: str) -> int:
         return await self._model.context_window(model)
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return await self._model.image_types(model)
+
 
 class Records(logging.Handler):
     """All that any handler could make of a log entry, its traceback and its fields included."""

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from core import tasks
+from core.attachments import Upload
 from core.llm.client import LiteLLM, ModelSettings, load
 from core.models import JSON, Task
 from onethread.bootstrap import running, working
 from onethread.settings import Settings
-from tests.emulators.prompt_cache import AnthropicCache, OpenAICache, PromptCache
+from tests.emulators.prompt_cache import BYTES_PER_TOKEN, AnthropicCache, OpenAICache, PromptCache
 from tests.emulators.raw_provider import RawProvider, Reply, ToolUse, Usage
 from tests.fakes import ManualClock, ScriptedModel
 from tests.integration.conftest import RULES, World
@@ -122,6 +123,20 @@ async def test_moving_the_window_breaks_the_cache_once_only(route: str, tmp_path
         unknown = [number for number, usage in enumerate(on.script.counted) if usage.tokens_cached < usage.tokens_in / 2]
         [move] = moves
         assert unknown == [0, move, move + 1]
+
+
+@routes
+async def test_an_image_is_found_in_the_cache_like_any_text(route: str, tmp_path: Path) -> None:
+    image = Upload(name="a.png", data=b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01" + bytes(60_000))
+    image_tokens = 60_000 * 4 / 3 / BYTES_PER_TOKEN
+    async with stage(tmp_path, route) as on:
+        task = await on.world.task("Plan the year")
+        await on.world.ask(task.conversation_id, SAID, uploads=[image])
+        for number in range(2):
+            await _talk_on(on, task, number)
+
+        known = [usage.tokens_in > usage.tokens_cached > image_tokens for usage in on.script.counted]
+        assert known == [False, True, route == "openai", True, True, True]  # as the text beside it
 
 
 async def _talk_on(on: Stage, task: Task, number: int) -> None:

@@ -189,6 +189,9 @@ class _Told:
     async def context_window(self, model: str) -> int:
         return 128_000
 
+    async def image_types(self, model: str) -> frozenset[str]:
+        return frozenset()
+
 
 async def _main(directory: Path, database: str) -> None:
     model = _Told()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,17 @@ from tests.page.site import COOKIE, Person
 
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
+_WITHOUT = [
+    # For each new context they would start a process and load two pages of the browser's own, which takes more than ours does.
+    *("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "PreloadTopChromeWebUI", "SpareRendererForSitePerProcess"),
+    # What Playwright asks for itself, as far as it matters here: of several such lists Chromium takes the last one.
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades", "HttpsFirstBalancedModeAutoEnable"),
+    *("LensOverlay", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning", "AvoidCorsURLLoaderRestartOnRedirect"),
+    *("OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch"),
+]
+"""Features of Chromium."""
 _ARGUMENTS = [
+    f"--disable-features={','.join(_WITHOUT)}",
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
@@ -54,6 +64,15 @@ def launched(program: str | None) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *root])
         yield browser
         browser.close()
+
+
+def until(page: Page, holds: Callable[[], bool]) -> None:
+    """Waits for what `expect` cannot see. `page.wait_for_function` cannot be used: it needs eval, which the page's policy forbids."""
+    for _ in range(_TIMEOUT // 20):
+        if holds():
+            return
+        page.wait_for_timeout(20)  # lets Playwright hear what happens meanwhile
+    raise AssertionError("it did not come to pass")
 
 
 class Pages:

@@ -4,7 +4,7 @@
         page = pages.open(mia, "/board", phone=True, dark=True)
 
 - `site`      the running server, one for all: `demo/offline` answers, or, in a conversation with `model=SCRIPTED`, `model`
-- `new_site`  `new_site()` is a server of the test's own, to `.kill()`, `.stop()`, `.start()`, `.restart()`; 3 s, so only for that.
+- `new_site`  `new_site()` is a server of the test's own, to `.kill()`, `.stop()`, `.start()`, `.restart()`; 1 s, so only for that.
               `new_site(ONETHREAD_MODEL=SCRIPTED)` sets what `.env.example` names; `api_base=""` takes the scripted model away
 - `mia`       somebody new; `site.person(new_name("ann"), admin=True)` makes more. What they do by HTTP: `mia.task("Buy milk")`,
               `mia.says("Hi", model=SCRIPTED)`, `mia.asks("Hi", task_id=...)`, `mia.messages(id)`, `mia.call("PATCH", "/api/...", {...})`
@@ -14,7 +14,7 @@
 - `model`     `model.says(Reply(text=("Hel", "lo")), ...)`, `model.answers(lambda body: Reply(...))`, `model.requests`; a reply that waits
               for the test: `halting = Halting("Half", " whole"); model.says(halting.reply()); ...; halting.go_on()`
 
-Wait by `expect(locator)` and `page.wait_for_function`, never by time. Many people and tasks are on `site`: look for your own.
+Wait by `expect(locator)` and `until(page, ...)`, never by time. Many people and tasks are on `site`: look for your own.
 """
 
 import itertools

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +21,9 @@ from core.ports import UnitOfWork
 from onethread.bootstrap import SystemClock
 from storage.engine import database_url, engines
 from storage.unit_of_work import Database
+from tests import forking
 from tests.emulators.raw_provider import RawProvider, Reply
-from tests.serving import FROM_OUR_PAGE, ONETHREAD, environment
+from tests.serving import FROM_OUR_PAGE, environment
 
 OFFLINE = "demo/offline"
 SCRIPTED = "openai/scripted"
@@ -151,7 +152,7 @@ class Site:
         self._data_dir = folder / "data"
         self._arguments = arguments
         self._environ = {"ONETHREAD_MODEL": OFFLINE, "ONETHREAD_LOG_FORMAT": "json", "ONETHREAD_MODEL_API_BASE": api_base, **variables}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: forking.Background | None = None
         self.port = 0
         self.link = ""
         """Signs in as the local admin, once."""
@@ -162,17 +163,14 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "Site":
-        with (self._folder / "log").open("a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [ONETHREAD, "serve", "--port", str(self.port), *self._arguments],
-                env=environment(self._data_dir, **self._environ),
-                cwd=self._folder,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                encoding="utf-8",
-            )
-        assert self._process.stdout
-        with self._process.stdout as out:
+        ours, theirs = os.pipe()
+        with (self._folder / "log").open("a", encoding="utf-8") as log, os.fdopen(ours, encoding="utf-8") as out:
+            arguments = ("serve", "--port", str(self.port), *self._arguments)
+            environ = environment(self._data_dir, **self._environ)
+            try:
+                self._process = forking.begin(arguments, env=environ, cwd=self._folder, stdout=theirs, stderr=log.fileno())
+            finally:
+                os.close(theirs)
             line = out.readline()
         opened = re.fullmatch(r"Open (http://127\.0\.0\.1:(\d+)/login\?code=\S+)\n", line)
         assert opened, f"onethread serve said {line!r}\n{(self._folder / 'log').read_text(encoding='utf-8')}"
@@ -194,7 +192,7 @@ class Site:
 
     def close(self) -> None:
         self.http.close()
-        if self._process and self._process.poll() is None:
+        if self._process:
             self.kill()
 
     def entries(self, event: str) -> Iterator[JSON]:

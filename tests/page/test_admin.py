@@ -91,8 +91,7 @@ def test_user_is_made_an_admin_and_is_disabled(ann: Person, mia: Person, pages: 
 
     page.get_by_label("Filter users").fill(ann.name)
     expect(rows.filter(has_text="(you)")).to_be_visible()
-    page.get_by_role("button", name=f"What to do with {ann.name}", exact=True).click()
-    expect(page.get_by_role("menu").get_by_role("menuitem")).to_have_text(["New link for a password"])  # nobody locks themselves out
+    expect(page.get_by_role("button", name=f"What to do with {ann.name}", exact=True)).to_have_count(0)  # nobody locks themselves out
 
 
 def test_users_beyond_the_first_hundred_are_shown_when_asked_for(ann: Person, pages: Pages) -> None:
@@ -231,5 +230,5 @@ def test_silent_worker_and_paused_model_are_told(ann: Person, pages: Pages) -> N
     worker = panel(page, "Workers").get_by_role("listitem").filter(has_text="far-away")
     expect(worker).to_contain_text("silent")
     expect(worker).to_contain_text("started 3h ago, heard of 2h ago")
-    expect(worker).to_contain_text("cannot ask models of: anthropic")
+    expect(worker).to_contain_text("has no key for anthropic")
     expect(panel(page, "Queue")).to_contain_text("demo/paused is paused")

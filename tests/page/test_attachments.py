@@ -4,12 +4,12 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import FilePayload, Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.page.browser import Pages
+from tests.page.composing import choose, chosen, field, hint, messages
 from tests.page.conftest import new_name
 from tests.page.site import Person, Site
-from tests.page.test_composer import field, hint, messages
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 EVIL = "<img src=x onerror='document.title=1'>.txt"
@@ -21,16 +21,6 @@ _BRING = """([kind, files, text]) => {
     const event = kind === "paste" ? new ClipboardEvent(kind, about) : new DragEvent(kind, about);
     return (kind === "paste" ? document.activeElement : document.querySelector("main")).dispatchEvent(event);
 }"""
-
-
-def chosen(page: Page) -> Locator:
-    return page.get_by_role("list", name="Files to be sent").get_by_role("listitem")
-
-
-def choose(page: Page, *files: tuple[str, str, bytes]) -> None:
-    with page.expect_file_chooser() as choosing:
-        page.get_by_role("button", name="Attach files").click()
-    choosing.value.set_files([FilePayload(name=name, mimeType=kind, buffer=data) for name, kind, data in files])
 
 
 def bring(page: Page, kind: str, *files: tuple[str, str, str], text: str = "") -> Any:
@@ -45,7 +35,7 @@ def test_files_come_by_button_paste_and_drop(mia: Person, pages: Pages) -> None:
     expect(chosen(page)).to_have_count(2)
     picture = chosen(page).nth(1).locator("img")
     expect(picture).to_have_js_property("naturalWidth", 1)
-    expect(chosen(page).nth(1)).to_contain_text("for people")
+    expect(chosen(page).nth(1)).to_contain_text("if the model sees images")
     field(page).focus()
     assert not bring(page, "paste", (EVIL, "text/plain", "pasted"))
     assert bring(page, "paste", ("sheet.png", "image/png", "x"), text="a table's text is pasted as text")

@@ -340,7 +340,7 @@ def test_a_board_that_cannot_be_loaded_says_so(mia: Person, pages: Pages) -> Non
 
         socket.on_message(ask)
 
-    context.route_web_socket(re.compile("/ws$"), between)
+    context.route_web_socket(re.compile(r"/ws\?"), between)
     page = pages.tab(context, f"{mia.site.url}/board")
     expect(page.get_by_role("alert")).to_contain_text("The tasks could not be loaded: Too much at once.")
     refuse = False

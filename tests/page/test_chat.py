@@ -4,13 +4,13 @@ import re
 from typing import Any
 from uuid import UUID
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from core.ids import new_id
 from core.models import Message, MessageStatus, Role
 from core.ports import UnitOfWork
 from tests.emulators.raw_provider import Reply, ToolUse, Usage
-from tests.page.browser import Pages
+from tests.page.browser import Pages, until
 from tests.page.conftest import NewSite, new_name
 from tests.page.site import OFFLINE, SCRIPTED, Halting, Model, Person, Site
 
@@ -23,6 +23,10 @@ PNG = bytes.fromhex(
 
 def posts(page: Page) -> Locator:
     return page.locator(".post")
+
+
+def field(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message", exact=True)
 
 
 def last(page: Page) -> Locator:
@@ -86,14 +90,33 @@ def test_a_tool_call_is_told_in_words_and_unfolds(mia: Person, pages: Pages) -> 
 def test_a_tool_call_that_failed_says_why_and_an_unknown_one_is_named_in_words(mia: Person, pages: Pages, model: Model) -> None:
     wrong = ToolUse(name="get_task", fragments=('{"ref": "OT-999999"}',))
     unknown = ToolUse(name="send_the_rocket", fragments=('{"to_planet": "Mars"}',), call_id="call_2")
-    model.says(Reply(text=(), tools=(wrong, unknown), finish="tool_calls"), Reply(text=("Neither.",)))
+    inherited = [ToolUse(name=name, fragments=("{}",), call_id=name) for name in ("constructor", "__proto__")]
+    model.says(Reply(text=(), tools=(wrong, unknown, *inherited), finish="tool_calls"), Reply(text=("Neither.",)))
     page = opened(pages, mia, mia.asks("Look", model=SCRIPTED))
     expect(page.locator(".tool").nth(0)).to_contain_text("Read OT-999999")
     expect(page.locator(".tool").nth(0).locator(".tool-problem")).to_contain_text("No task 'OT-999999'")
     expect(page.locator(".tool").nth(1).locator("summary")).to_contain_text("Use send the rocket")
+    expect(page.locator(".tool").nth(2).locator("summary")).to_contain_text("Use constructor")
+    expect(page.locator(".tool")).to_have_count(4)
+
+
+def test_a_message_that_cannot_be_shown_takes_nothing_else_with_it(mia: Person, pages: Pages) -> None:
+    page = opened(pages, mia, mia.asks("count to 3"))
+    change = """async (tool_calls) => {
+      const { messages } = await import('/static/state/conversation.js'), reply = messages.peek().at(-1);
+      messages.value = [...messages.peek().slice(0, -1), { ...reply, tool_calls }];
+    }"""
+    page.evaluate(change, None)
+    expect(last(page)).to_contain_text("This message cannot be shown as it should be.")
+    expect(last(page)).to_contain_text("1 2 3")
+    expect(posts(page).first).to_contain_text("count to 3")
+    page.evaluate(change, [])
+    expect(last(page)).not_to_contain_text("cannot be shown")
+    expect(last(page).locator("footer")).to_be_visible()
 
 
 def test_an_approval_is_decided_by_a_button_and_everybody_sees_by_whom(site: Site, mia: Person, pages: Pages) -> None:
+    pages.allow("status of 404")  # what was read of the conversation, when it goes at that moment
     task = mia.task("Mow the lawn")
     mia.asks("hello")
     posted = mia.says(f"delete {task['ref']}")
@@ -104,14 +127,26 @@ def test_an_approval_is_decided_by_a_button_and_everybody_sees_by_whom(site: Sit
     approval = elsewhere.get_by_role("region", name="Waits for your decision")
     expect(approval).to_contain_text(f"May the agent do this? Delete {task['ref']}")
     pages.shot(elsewhere, "chat-approval")
-    approval.get_by_role("button", name="Deny").click()
+    expect(elsewhere.get_by_placeholder("Writing something else denies it")).to_be_visible()
+    expect(elsewhere.locator(".chat-head .status")).to_have_text("Waiting")
+    approval.get_by_role("button", name="Deny").press("Enter")
+    expect(field(elsewhere)).to_be_focused()
+    expect(field(elsewhere)).to_have_value("")
+    elsewhere.evaluate("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', repeat: true, bubbles: true}))")
+    expect(elsewhere.locator("#composer-hint")).to_have_text("")
     expect(elsewhere.locator(".tool-problem")).to_have_text(f"denied by {ann.name}")
     expect(approval).to_have_count(0)
     elsewhere.reload()
     expect(elsewhere.locator(".tool-problem")).to_have_text(f"denied by {ann.name}")
     assert mia.messages(kept["conversation_id"])[1]["tool_calls"][0]["approval"] == "denied"
 
+    late: list[tuple[Route, APIResponse]] = []
+    page.route("**/api/approvals/*", lambda route: late.append((route, route.fetch())))
     page.get_by_role("button", name="Allow").click()
+    expect(last(page)).to_contain_text(f"Deleted {task['ref']}")
+    until(page, lambda: bool(late))
+    with page.expect_event("requestfinished"):
+        late[0][0].fulfill(response=late[0][1])  # after the frames that told more
     expect(page.locator(".tool-by")).to_have_text(f"allowed by {mia.name}")
     expect(last(page)).to_contain_text(f"Deleted {task['ref']}")
     expect(elsewhere.get_by_role("heading", name=f"{task['ref']} was deleted")).to_be_visible()
@@ -124,6 +159,7 @@ def test_a_question_is_answered_by_an_option_or_in_own_words(mia: Person, pages:
     expect(question.get_by_role("group").get_by_role("button")).to_have_text(["tea", "coffee"])
     pages.shot(page, "chat-question")
     question.get_by_role("button", name="coffee").click()
+    expect(field(page)).to_be_focused()
     expect(posts(page).nth(2)).to_contain_text("coffee")
     expect(question.get_by_role("button", name="coffee")).to_have_attribute("aria-pressed", "true")
     expect(question.get_by_role("button", name="tea")).to_be_disabled()
@@ -147,6 +183,7 @@ def test_a_failed_answer_says_why_and_is_retried_in_place(mia: Person, pages: Pa
     pages.shot(page, "chat-failed")
     model.says(Reply(text=("Now it works.",)))
     problem.get_by_role("button", name="Retry").click()
+    expect(field(page)).to_be_focused()
     expect(last(page).locator(".md")).to_have_text("Now it works.")
     expect(posts(page)).to_have_count(2)
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -158,10 +195,9 @@ def test_a_stopped_answer_keeps_its_text_and_can_be_retried(mia: Person, pages: 
     posted = mia.says("Go", model=SCRIPTED)
     page = opened(pages, mia, posted)
     expect(last(page).locator(".md")).to_have_text("So far")
-    address = f"/api/conversations/{posted['conversation_id']}/messages"
-    is_stored = "address => fetch(address).then(r => r.json()).then(found => found.messages.at(-1).content === 'So far')"
-    page.wait_for_function(is_stored, arg=address)  # what the server does not keep yet, a stop may lose
+    until(page, lambda: mia.messages(posted["conversation_id"])[-1]["content"] == "So far")  # what is not stored yet, a stop may lose
     page.get_by_role("button", name="Stop the answer").click()
+    expect(field(page)).to_be_focused()
     expect(last(page).locator(".note.stopped")).to_contain_text("Stopped here.")
     expect(last(page).locator(".md")).to_have_text("So far")
     expect(page.get_by_role("button", name="Stop the answer")).to_have_count(0)
@@ -232,6 +268,7 @@ def test_own_messages_are_edited_and_deleted_and_others_are_not(site: Site, mia:
     editor.press("Enter")
     expect(mine.locator(".md")).to_have_text("Hello there")
     expect(mine.locator(".edited")).to_have_text("edited")
+    expect(mine.get_by_role("button", name="Edit the message")).to_be_focused()
 
     mine.get_by_role("button", name="Delete the message").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
@@ -239,6 +276,7 @@ def test_own_messages_are_edited_and_deleted_and_others_are_not(site: Site, mia:
     mine.get_by_role("button", name="Delete the message").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(mine).to_contain_text(f"{mia.name} deleted this message.")
+    expect(mine).to_be_focused()
     assert mia.messages(posted["conversation_id"])[0]["content"] == ""
     ann.call("DELETE", f"/api/messages/{other['message']['id']}")
     expect(posts(page).nth(3)).to_contain_text("This answer was deleted.")
@@ -252,7 +290,7 @@ def test_a_message_is_copied_as_markdown(mia: Person, pages: Pages, model: Model
     expect(last(page).get_by_role("status").filter(has_text="Copied").first).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == "A **bold** word.\n\n```py\nx = 1\n```"
     last(page).get_by_role("button", name="Copy code").click()
-    page.wait_for_function("() => navigator.clipboard.readText().then(text => text === 'x = 1')")
+    until(page, lambda: bool(page.evaluate("navigator.clipboard.readText()") == "x = 1"))
 
 
 def test_another_model_than_the_one_asked_for_is_told(site: Site, mia: Person, pages: Pages) -> None:
@@ -274,7 +312,7 @@ def test_files_are_shown(mia: Person, pages: Pages) -> None:
     answer = mia.request("POST", "/api/chat", data={"message": "Look"}, files=files, headers={"Prefer": "respond-async"})
     page = opened(pages, mia, answer.json())
     picture = page.get_by_role("img", name="dot.png")
-    page.wait_for_function("image => image.complete && image.naturalWidth === 1", arg=picture.element_handle())
+    expect(picture).to_have_js_property("naturalWidth", 1)
     link = page.get_by_role("link", name="notes.txt 11 B")
     with page.expect_download() as download:
         link.click()
@@ -290,16 +328,16 @@ def test_earlier_messages_come_by_scrolling_up_and_nothing_jumps(site: Site, mia
     page.locator("#m354").evaluate("post => post.scrollIntoView()")
     before = page.locator("#m354").bounding_box()
     assert before
-    page.wait_for_function("() => document.querySelectorAll('.post').length > 50")
+    until(page, lambda: posts(page).count() > 50)
     after = page.locator("#m354").bounding_box()
     assert after
     assert abs(after["y"] - before["y"]) <= 2
     for _ in range(20):
-        page.locator(".thread-box").evaluate("box => box.scrollTop = 0")
         count = posts(page).count()
         if count == 400:
             break
-        page.wait_for_function("count => document.querySelectorAll('.post').length > count", arg=count)
+        page.locator(".thread-box").evaluate("box => box.scrollTop = 0")
+        expect(posts(page)).not_to_have_count(count)
     expect(posts(page)).to_have_count(400)
     expect(page.locator(".earlier")).to_have_count(0)
     page.locator(".thread-box").evaluate("box => box.scrollTop = 0")
@@ -325,14 +363,84 @@ def test_what_is_seen_is_marked_as_read_and_what_is_not_seen_is_not(site: Site, 
     filled(site, mia, posted, 30)
     path = f"/api/conversations/{posted['conversation_id']}"
     page = opened(pages, mia, posted)
-    page.wait_for_function("path => fetch(path).then(r => r.json()).then(found => found.read_seq === 32)", arg=path)
+    until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 32))
     page.locator(".thread-box").evaluate("box => box.scrollTop = 0")
     expect(page.get_by_role("button", name="Latest")).to_be_visible()
     mia.asks("More", conversation_id=posted["conversation_id"])
     expect(page.get_by_role("button", name=re.compile("Latest.*2 new"))).to_be_visible()
     assert mia.call("GET", path)["read_seq"] == 32
     page.get_by_role("button", name=re.compile("Latest")).click()
-    page.wait_for_function("path => fetch(path).then(r => r.json()).then(found => found.read_seq === 34)", arg=path)
+    until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 34))
+    page.evaluate("document.querySelector('.thread-box').scrollTop = 0; document.querySelector(\"a[href='/board']\").click()")
+    expect(posts(page)).to_have_count(0)  # and no exception about a thread that is gone
+
+
+def test_what_is_read_stays_where_it_is_while_one_writes(site: Site, mia: Person, pages: Pages) -> None:
+    posted = mia.asks("hello")
+    filled(site, mia, posted, 30)
+    page = opened(pages, mia, posted)
+    box, lines = page.locator(".thread-box"), "\n".join(["a line"] * 8)
+    rest = "box => new Promise(requestAnimationFrame).then(() => box.scrollHeight - box.scrollTop - box.clientHeight)"
+    field(page).fill(lines)
+    for _ in range(3):
+        field(page).press("x")
+        assert box.evaluate(rest) <= 1
+    expect(page.get_by_role("button", name="Latest")).to_have_count(0)
+
+    mine = posts(page).nth(-2)
+    mine.hover()
+    mine.get_by_role("button", name="Edit the message").click()
+    mine.get_by_role("textbox").fill(lines * 3)
+    box.evaluate("box => box.scrollTop = box.scrollHeight")
+    before = box.evaluate("box => box.scrollTop")
+    mine.get_by_role("textbox").press("x")
+    assert box.evaluate("box => box.scrollTop") == before
+
+
+def test_what_could_not_be_marked_as_read_stays_unread_until_it_is_told(mia: Person, pages: Pages) -> None:
+    pages.allow("ERR_FAILED")
+    posted = mia.asks("hello")
+    path = f"/api/conversations/{posted['conversation_id']}"
+    page = opened(pages, mia, posted)
+    until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 2))
+    row = page.locator(".row[aria-current=page]")
+    expect(row).to_have_attribute("data-unread", "false")
+
+    page.route("**/read", lambda route: route.abort())
+    mia.asks("More", conversation_id=posted["conversation_id"])
+    expect(row).to_have_attribute("data-unread", "true")
+    page.unroute("**/read")
+
+    def looked_again() -> bool:
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        return bool(mia.call("GET", path)["read_seq"] == 4)
+
+    until(page, looked_again)
+    expect(row).to_have_attribute("data-unread", "false")
+
+
+def test_an_answer_that_is_written_anew_is_unread_until_it_is_seen(mia: Person, pages: Pages, model: Model) -> None:
+    model.says(Reply(status=401), Reply(text=("Now it works.",)))
+    posted = mia.says("Will it work?", model=SCRIPTED)
+    chat, retry = f"/api/conversations/{posted['conversation_id']}", f"/api/turns/{posted['turn_id']}/retry"
+    page = opened(pages, mia, posted)
+    row = page.locator(".row", has_text="Will it work?")
+    until(page, lambda: bool(mia.call("GET", chat)["read_seq"] == 2))
+    mia.call("POST", retry)  # seen here as it is written
+    expect(last(page)).to_contain_text("Now it works.")
+    until(page, lambda: bool(mia.call("GET", chat)["read_seq"] == 2))
+    expect(row).to_have_attribute("data-unread", "false")
+
+    model.says(Reply(status=401), Reply(text=("It does.",)))
+    another = mia.says("And now?", conversation_id=posted["conversation_id"], model=SCRIPTED)
+    until(page, lambda: bool(mia.call("GET", chat)["read_seq"] == 4))
+    page.get_by_role("link", name="Board").click()
+    mia.call("POST", f"/api/turns/{another['turn_id']}/retry")
+    expect(row).to_have_attribute("data-unread", "true")
+    row.click()
+    expect(last(page)).to_contain_text("It does.")
+    expect(row).to_have_attribute("data-unread", "false")
+    until(page, lambda: bool(mia.call("GET", chat)["read_seq"] == 4))
 
 
 def test_a_finished_answer_is_announced_once(mia: Person, pages: Pages, model: Model) -> None:
@@ -351,6 +459,7 @@ def test_a_finished_answer_is_announced_once(mia: Person, pages: Pages, model: M
 
 
 def test_there_is_a_state_for_what_is_empty_missing_deleted_and_hidden(site: Site, mia: Person, pages: Pages) -> None:
+    pages.allow(r"status of 404")  # the details of the task, when it is deleted while they load
     task = mia.task("Fresh")
     page = pages.open(mia, f"/tasks/{task['ref']}")
     expect(page.get_by_text("Nothing was said here yet")).to_be_visible()
@@ -376,8 +485,8 @@ def test_the_head_names_the_conversation_and_what_is_done_with_it(mia: Person, p
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(head.get_by_role("heading", name="Numbers")).to_be_visible()
     head.get_by_role("button", name="More").click()
-    page.get_by_role("menuitem", name="Copy the link").click()
-    page.wait_for_function("url => navigator.clipboard.readText().then(text => text === url)", arg=page.url)
+    page.get_by_role("menuitem", name="Copy link").click()
+    until(page, lambda: bool(page.evaluate("navigator.clipboard.readText()") == page.url))
     head.get_by_role("button", name="More").click()
     page.get_by_role("menuitem", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()

@@ -1,12 +1,12 @@
 """Writing: the keys, drafts, what is refused before it is sent, Stop, and who answers."""
 
 import re
-from collections.abc import Callable
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.emulators.raw_provider import Reply
-from tests.page.browser import Pages
+from tests.page.browser import Pages, until
+from tests.page.composing import field, hint, messages, watch
 from tests.page.conftest import new_name
 from tests.page.site import SCRIPTED, Halting, Model, Person, Site
 
@@ -14,34 +14,15 @@ LONG = "x" * 10_001
 _CHATS = re.compile(r"/api/chat$")
 
 
-_WATCH = """text => {
-    const has = query => [...document.querySelectorAll(query)].some(each => each.textContent.replace("\\n", "").includes(text));
-    window.places = [];
-    const look = () => {
-        const now = [has(".unsent-message") && "unsent", has("article") && "stored"].filter(Boolean).join(" and ");
-        if (now !== (window.places.at(-1) ?? "")) window.places.push(now);
-        requestAnimationFrame(look);
-    };
-    look();
-}"""
+def hold(page: Page, address: str | re.Pattern[str]) -> list[Route]:
+    """The requests to there, of which each waits for the test to let it go on."""
+    held: list[Route] = []
 
+    def keep(route: Route) -> None:
+        held.append(route)
 
-def watch(page: Page, text: str) -> Callable[[], list[str]]:
-    """What the function gives: where that text stood from now on, whenever the page was painted."""
-    page.evaluate(_WATCH, text)
-    return lambda: list(page.evaluate("window.places"))
-
-
-def field(page: Page) -> Locator:
-    return page.get_by_role("textbox", name="Message", exact=True)
-
-
-def hint(page: Page) -> Locator:
-    return page.locator("#composer-hint")
-
-
-def messages(page: Page) -> Locator:
-    return page.get_by_role("log", name="Messages")
+    page.route(address, keep)
+    return held
 
 
 def test_enter_sends_and_the_first_message_opens_its_conversation(mia: Person, pages: Pages) -> None:
@@ -80,7 +61,7 @@ def test_enter_sends_and_the_first_message_opens_its_conversation(mia: Person, p
 
 
 def test_a_draft_is_kept_for_each_conversation_and_person(site: Site, mia: Person, pages: Pages) -> None:
-    pages.allow("status of 404")  # mia's page, while bob is signed in beside it
+    pages.allow("status of 40[14]")  # mia's page, while bob is signed in beside it
     first, second = (mia.asks(f"Say {word}")["conversation_id"] for word in ("one", "two"))
     page = pages.open(mia, f"/conversations/{first}")
     field(page).fill("For the first")
@@ -94,6 +75,16 @@ def test_a_draft_is_kept_for_each_conversation_and_person(site: Site, mia: Perso
 
     beside = pages.tab(page.context, page.url)
     expect(field(beside)).to_have_value("For the first")
+    field(page).fill("")
+    expect(field(beside)).to_have_value("")
+    expect(field(page)).to_be_focused()
+    field(beside).press_sequentially("From beside")
+    expect(field(page)).to_have_value("From beside")  # what is empty takes it in, and what was the same goes along
+    page.evaluate("name => localStorage.removeItem(name)", f"onethread:{mia.id}:draft:{first}")
+    expect(field(beside)).to_have_value("")
+    field(page).evaluate("field => field.value = 'My own'")
+    field(beside).fill("For the first")
+    assert field(page).input_value() == "My own"
     field(beside).press("Enter")
     expect(field(beside)).to_have_value("")
     beside.evaluate("document.activeElement.blur()")
@@ -118,6 +109,26 @@ def test_a_draft_is_kept_for_each_conversation_and_person(site: Site, mia: Perso
         "import('/static/components/composer.js').then(it => [...Array(60).keys()].forEach(n => it.keepDraft(`place-${n}`, 'text')))"
     )
     assert page.evaluate(kept) == 50
+
+
+def test_a_draft_is_kept_until_the_outbox_has_it(mia: Person, pages: Pages) -> None:
+    pages.allow("ERR_FAILED|ERR_ABORTED")
+    page = pages.open(mia)
+    held = hold(page, "**/static/state/outbox.js")
+    field(page).fill("first")
+    field(page).press("Enter")
+    until(page, lambda: bool(held))
+    held.clear()
+    page.reload()
+    expect(field(page)).to_have_value("first")
+    field(page).press("Enter")
+    expect(field(page)).to_have_value("")
+    field(page).fill("second")
+    until(page, lambda: bool(held))
+    for route in held:
+        route.abort()
+    expect(field(page)).to_have_value("first\nsecond")
+    expect(hint(page)).to_contain_text("The server cannot be reached.")
 
 
 def test_what_would_be_refused_is_not_sent(mia: Person, pages: Pages) -> None:
@@ -176,8 +187,16 @@ def test_stop_stands_beside_send_and_one_can_write_on(mia: Person, pages: Pages,
     expect(stop).to_be_visible()
     field(page).press("Escape")
     expect(stop).to_have_count(0)
+
+    held = hold(page, _CHATS)
+    field(page).fill("And stopped before the server has it")
+    field(page).press("Enter")
+    until(page, lambda: bool(held))
+    field(page).press("Escape")
+    held[0].continue_()
+    expect(messages(page).locator(".stopped")).to_have_count(3)
     answers = [each["status"] for each in mia.messages(chat) if each["role"] == "assistant"]
-    assert answers == ["completed", "cancelled", "completed", "cancelled"]
+    assert answers == ["completed", "cancelled", "completed", "cancelled", "cancelled"]
 
 
 def test_the_model_is_chosen_for_the_conversation(mia: Person, pages: Pages, model: Model) -> None:

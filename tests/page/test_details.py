@@ -137,8 +137,7 @@ def test_title_and_description_are_edited_in_their_place(mia: Person, pages: Pag
     page.get_by_role("heading", name="History").click()  # leaving saves
     expect(pane.locator(".details-markdown code")).to_have_text("wood")
     expect(history(page).first).to_contain_text("changed the description")
-    history(page).first.get_by_text("Show").click()
-    expect(history(page).first).to_contain_text("Of *brass*")
+    expect(history(page).first).not_to_contain_text("brass")
 
     area = edit(page, "title")
     area.fill("  ")
@@ -253,7 +252,7 @@ def test_a_task_is_copied_closed_and_deleted(mia: Person, pages: Pages) -> None:
 
 
 def test_on_a_phone_the_details_are_a_sheet(mia: Person, pages: Pages) -> None:
-    task = mia.task("Order the parts of the machine", description="- one\n- two", due_at="2020-01-01", labels=["a label"])
+    task = mia.task("Order the parts of the machine", description="- one\n- two", due_at="2020-01-01", labels=["a label", "W" * 50])
     page = opened(pages, mia, task, phone=True, dark=True, reduced_motion="reduce")
     expect(details(page).get_by_role("button", name="Close the details")).to_be_focused()
     expect(details(page).get_by_title("Overdue")).to_be_visible()
@@ -261,6 +260,7 @@ def test_on_a_phone_the_details_are_a_sheet(mia: Person, pages: Pages) -> None:
     assert box
     assert (box["x"], box["width"], box["y"] + box["height"]) == (0, 390, 844)
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    assert page.locator(".details-body").evaluate("body => body.scrollWidth <= body.clientWidth")
     pages.shot(page, "details-phone")
     page.keyboard.press("Escape")
     expect(details(page)).to_have_count(0)

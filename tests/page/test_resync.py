@@ -3,16 +3,14 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from playwright.sync_api import BrowserContext, Locator, Page, WebSocketRoute, expect
 
 from tests.emulators.raw_provider import Reply
-from tests.page.browser import Pages
+from tests.page.browser import Pages, until
 from tests.page.conftest import NewSite, new_name
 from tests.page.site import OFFLINE, SCRIPTED, Halting, Model, Person, Site
 
-JSON = dict[str, Any]
 RECONNECTS = r"WebSocket connection|ERR_CONNECTION|ERR_EMPTY_RESPONSE|status of 50\d"
 
 
@@ -28,9 +26,12 @@ class Line:
         self.lost = 0
         self.loses = ""
         """Frames of this event, or all with `*`, do not arrive, until the connection is another."""
+        self.refuses = ""
+        """Replies about topics that begin so say that it cannot be done."""
+        self.refused = 0
         self._held: list[str | bytes] | None = None
         self._route: WebSocketRoute | None = None
-        context.route_web_socket(re.compile("/ws$"), self._connected)
+        context.route_web_socket(re.compile(r"/ws\?"), self._connected)
 
     def cut(self) -> None:
         assert self._route
@@ -53,8 +54,13 @@ class Line:
         server.on_message(lambda message: self._received(route, message))
 
     def _received(self, route: WebSocketRoute, message: str | bytes) -> None:
-        if self.loses in ("*", json.loads(message)["event"]):
+        frame = json.loads(message)
+        if self.loses in ("*", frame["event"]):
             self.lost += 1
+        elif self.refuses and frame["event"] == "reply" and frame["topic"].startswith(self.refuses):
+            self.refused += 1
+            refusal = {"error_code": "SERVICE_UNAVAILABLE", "detail": "Not now."}
+            route.send(json.dumps({**frame, "payload": {"status": "error", "response": refusal}}))
         elif self._held is not None:
             self._held.append(message)
         else:
@@ -71,20 +77,8 @@ def lose_one(page: Page, line: Line, event: str, cause: Callable[[], None]) -> N
     """Lets a frame of that event be lost, which `cause` makes the server send."""
     line.loses = event
     cause()
-    for _ in range(500):
-        if line.lost:
-            break
-        page.wait_for_timeout(20)  # lets Playwright hear what happens
+    until(page, lambda: line.lost > 0)
     line.loses = ""
-    assert line.lost
-
-
-def stored(page: Page, posted: JSON, text: str) -> None:
-    """Waits until the server keeps that text of the reply: what it does not, a stop may lose."""
-    address = f"/api/conversations/{posted['conversation_id']}/messages"
-    page.wait_for_function(
-        "([address, text]) => fetch(address).then(r => r.json()).then(found => found.messages.at(-1).content === text)", arg=[address, text]
-    )
 
 
 def test_a_connection_lost_in_mid_reply_comes_back_with_all_of_it(mia: Person, pages: Pages, model: Model) -> None:
@@ -116,6 +110,14 @@ def test_what_was_loaded_by_scrolling_up_stays_and_is_true_after_a_resync(site: 
     expect(page.locator("#m1 .md")).to_have_text("Changed meanwhile")
     expect(page.locator("#m1")).to_be_in_viewport()
     expect(page.locator(".post")).to_have_count(58)
+
+    line.refuses = "conversation:"
+    line.cut()
+    until(page, lambda: line.refused > 0)
+    line.refuses = ""
+    mia.call("PATCH", "/api/conversations/" + posted["conversation_id"], {"title": "Heard of in the list"})
+    expect(page.locator(".row", has_text="Heard of in the list")).to_be_visible()
+    expect(page.locator(".post")).to_have_count(58)  # what was there stays, and where one writes
 
 
 def test_a_gap_in_the_text_is_mended_by_joining_again(mia: Person, pages: Pages, model: Model) -> None:
@@ -160,14 +162,14 @@ def test_two_pages_side_by_side_show_the_same(site: Site, mia: Person, pages: Pa
     posted = mia.says("Begin", task_id=task["ref"], model=SCRIPTED)
     for page in (one, two):
         expect(text(page)).to_have_text("Half", timeout=30_000)
-    stored(one, posted, "Half")
+    until(one, lambda: mia.messages(posted["conversation_id"])[-1]["content"] == "Half")  # what is not stored yet, a stop may lose
     two.get_by_role("button", name="Stop the answer").click()
     for page in (one, two):
         expect(page.locator(".post").last).to_contain_text("Stopped here.")
     mia.call("DELETE", f"/api/messages/{posted['user_message']['id']}")
     for page in (one, two):
         expect(page.locator(".post").first).to_contain_text(f"{mia.name} deleted this message.")
-    expect(one.locator(".post .md")).to_have_text(two.locator(".post .md").all_inner_texts())
+    until(one, lambda: one.locator(".post .md").all_inner_texts() == two.locator(".post .md").all_inner_texts())
 
 
 def test_a_slow_reader_has_the_whole_text_in_the_end(mia: Person, pages: Pages, model: Model) -> None:
@@ -189,5 +191,7 @@ def test_a_stranger_sees_nothing_and_is_told_nothing(site: Site, mia: Person, pa
     page = pages.open(stranger, f"/conversations/{posted['conversation_id']}")
     expect(page.get_by_role("heading", name="There is no such conversation")).to_be_visible()
     mia.asks("More of the secret plan", conversation_id=posted["conversation_id"])
+    stranger.task("Hers, which the page is told after that")
+    expect(page.locator(".row-title").get_by_text("Hers, which the page is told after that")).to_be_visible()
     expect(page.get_by_text("secret")).to_have_count(0)
     expect(page.locator(".post")).to_have_count(0)

@@ -1,12 +1,14 @@
 """The page as Chromium takes it: what its headers let it do and what they stop, and links from elsewhere."""
 
 import base64
+import re
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.page.browser import Pages
 from tests.page.site import Person
+from web.files import FOLDER
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
@@ -22,10 +24,23 @@ def test_page_starts_at_each_of_its_addresses(mia: Person, pages: Pages) -> None
     task = mia.task("Water the plants")
     page = pages.open(mia)
     for path in ("/", f"/conversations/{task['conversation_id']}", f"/tasks/{task['ref']}", "/board", "/settings"):
-        with page.expect_websocket(lambda socket: socket.url == f"ws://127.0.0.1:{mia.site.port}/ws"):
+        with page.expect_websocket(lambda socket: socket.url.startswith(f"ws://127.0.0.1:{mia.site.port}/ws?")):
             page.goto(mia.site.url + path)
         expect(page.get_by_role("main")).to_be_visible()
         assert page.url == mia.site.url + path
+
+
+def test_what_a_page_needs_is_asked_for_at_once(mia: Person, pages: Pages) -> None:
+    """And not one file after another, as each import is found: that is left for what loads later."""
+    task = mia.task("Water the plants")
+    files = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.js")]
+    later = {name for text in files for name in re.findall(r'\bimport\("(?:[^"]*/)?([\w.]+)"\)', text)}
+    by_imports = """() => performance.getEntriesByType("resource").filter((file) => file.initiatorType === "script")
+        .map((file) => file.name.split("/").pop())"""
+    for path in ("/", f"/tasks/{task['ref']}", f"/conversations/{task['conversation_id']}"):
+        page = pages.open(mia, path)
+        expect(page.get_by_role("main").get_by_role("textbox")).to_be_visible()
+        assert set(page.evaluate(by_imports)) <= later
 
 
 def test_scripts_that_get_into_the_page_do_not_run(page: Page, pages: Pages) -> None:

@@ -1,16 +1,19 @@
 """The list of conversations: live from everywhere, what is unread, found and chosen in it, and what is done with each."""
 
 import re
-from collections.abc import Callable
 from uuid import UUID
 
 from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
 
 from core import conversations
 from core.access import Principal
+from core.models import Conversation
 from core.ports import UnitOfWork
-from tests.page.browser import Pages
+from tests.page.browser import Pages, until
 from tests.page.site import SCRIPTED, Halting, Model, Person
+
+AT_ONCE = 8000
+"""Milliseconds; what the live connection alone would tell comes after up to half a minute."""
 
 
 def row(page: Page, title: str) -> Locator:
@@ -25,8 +28,8 @@ def act(page: Page, title: str, item: str) -> None:
 
 def test_list_follows_what_others_do(mia: Person, pages: Pages, model: Model) -> None:
     page = pages.open(mia, "/")
-    task = mia.task("Water the plants")
-    plants = row(page, "Water the plants")
+    task = mia.task(f"Water {mia.name}'s plants")
+    plants = row(page, f"Water {mia.name}'s plants")
     expect(plants).to_contain_text(task["ref"])
     expect(plants).to_contain_text("No messages")
 
@@ -38,10 +41,10 @@ def test_list_follows_what_others_do(mia: Person, pages: Pages, model: Model) ->
     expect(plants.locator(".status")).to_have_attribute("data-status", "idle")
     expect(plants).to_contain_text("2 messages")
 
-    mia.call("PATCH", f"/api/tasks/{task['ref']}", {"title": "Water the roses"})
-    expect(row(page, "Water the roses")).to_be_visible()
+    mia.call("PATCH", f"/api/tasks/{task['ref']}", {"title": f"Water {mia.name}'s roses"})
+    expect(row(page, f"Water {mia.name}'s roses")).to_be_visible()
     mia.call("DELETE", f"/api/tasks/{task['ref']}")
-    expect(row(page, "Water the roses")).to_have_count(0)
+    expect(row(page, f"Water {mia.name}'s roses")).to_have_count(0)
 
 
 def test_last_spoken_in_is_first_and_nothing_else_moves_it(mia: Person, pages: Pages) -> None:
@@ -193,6 +196,15 @@ def test_what_fails_is_said_and_can_be_tried_again(mia: Person, pages: Pages) ->
     page.keyboard.press("Enter")
     expect(row(page, "Final")).to_be_visible()
 
+    page.evaluate("const real = AbortSignal.timeout; AbortSignal.timeout = (ms) => real.call(AbortSignal, ms / 100)")
+    page.route("**/api/conversations/*", lambda _: None)  # it never answers
+    act(page, "Final", "Rename")
+    page.get_by_role("textbox", name="Title").fill("Last")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("did not answer in time")
+    page.keyboard.press("Escape")
+    page.unroute("**/api/conversations/*")
+
     page.route("**/api/conversations/*", refuse)
     act(page, "Final", "Archive")
     expect(page.get_by_role("alert")).to_contain_text("The database cannot be reached.")
@@ -211,6 +223,7 @@ def test_task_is_made_in_a_dialog_that_keeps_what_was_written(mia: Person, pages
     made.get_by_label("Title").focus()
     page.keyboard.press("Escape")
     expect(made).to_be_hidden()
+    expect(page.get_by_role("button", name="New task").first).to_be_focused()
 
     page.keyboard.press("t")
     expect(made.get_by_label("Description")).to_have_value("For **spring**.")
@@ -232,13 +245,22 @@ def test_task_is_made_in_a_dialog_that_keeps_what_was_written(mia: Person, pages
 def test_older_conversations_come_when_one_scrolls_to_them(mia: Person, pages: Pages) -> None:
     async def add(uow: UnitOfWork) -> None:
         for number in range(120):
-            await conversations.create(uow, Principal(user_id=UUID(mia.id)), title=f"Chat {number}")
+            made.append(await conversations.create(uow, Principal(user_id=UUID(mia.id)), title=f"Chat {number}"))
 
+    made: list[Conversation] = []
     mia.site.stored(add)
-    page = pages.open(mia, "/")
+    page = pages.open(mia, f"/conversations/{made[85].id}")
     rows, end = page.locator(".row"), "list => list.scrollTo(0, list.scrollHeight)"
     expect(rows).to_have_count(50)
+    expect(row(page, "Chat 85")).to_be_in_viewport()
+    page.locator(".thread-list").evaluate("list => list.scrollTo(0, 0)")
+    expect(row(page, "Chat 85")).not_to_be_in_viewport()
+    page.keyboard.press("Alt+ArrowDown")
+    expect(row(page, "Chat 84")).to_be_in_viewport()
     page.locator(".thread-list").evaluate(end)
+    expect(rows).to_have_count(100)
+    joined_again = "({ subscribe }) => new Promise((done) => subscribe('conversations', { snapshot: () => done(), frame() {} }))"
+    page.evaluate(f"import('/static/socket.js').then({joined_again})")
     expect(rows).to_have_count(100)
     expect(row(page, "Chat 0")).to_have_count(0)
     page.get_by_role("button", name="Chats").click()
@@ -255,18 +277,18 @@ def test_list_says_that_it_is_loading_refused_or_empty(mia: Person, pages: Pages
         server.on_message(lambda text: held.append((socket, str(text))) if '"conversations"' in str(text) else socket.send(text))
 
     context = pages.context(mia)
-    context.route_web_socket(re.compile("/ws$"), hold)
+    context.route_web_socket(re.compile(r"/ws\?"), hold)
     page = pages.tab(context, mia.site.url + "/")
     expect(page.get_by_role("status", name="Loading the conversations")).to_be_visible()
 
-    _until(page, lambda: bool(held))
+    until(page, lambda: bool(held))
     socket, answer = held.pop()
     refusal = '"payload": {"status": "error", "response": {"error_code": "INTERNAL", "detail": "It broke."}}}'
     socket.send(re.sub(r'"payload":.*', refusal, answer))
     expect(page.get_by_role("alert")).to_contain_text("It broke.")
 
     page.get_by_role("button", name="Try again").click()
-    _until(page, lambda: bool(held))
+    until(page, lambda: bool(held))
     socket, answer = held.pop()
     socket.send(answer)
     page.get_by_role("button", name="Chats").click()
@@ -283,18 +305,28 @@ def test_titles_are_shown_as_they_are_written(mia: Person, pages: Pages) -> None
     assert page.evaluate("window.ran") is None
 
 
-def test_signing_out_ends_the_session(mia: Person, pages: Pages) -> None:
+def test_signing_out_ends_the_session_and_the_other_tabs_know(mia: Person, pages: Pages) -> None:
+    pages.allow("401")
     page = pages.open(mia, "/board")
+    other = pages.tab(page.context, mia.site.url + "/")
+    expect(other.locator(".thread-list")).to_be_visible()
     page.get_by_role("button", name=re.compile(f"^{mia.name}: ")).click()
     page.get_by_role("menuitem", name="Sign out").click()
     expect(page).to_have_url(re.compile("/login"))
     assert mia.request("GET", "/api/me").status_code == 401
+    ended = other.get_by_role("dialog", name="You are signed out")
+    expect(ended).to_be_visible(timeout=AT_ONCE)
+
+    pages.sign_in(page.context, mia.site.sign_in_again(mia))
+    page.goto(mia.site.url + "/board")
+    expect(ended).to_be_hidden(timeout=AT_ONCE)
 
 
-def _until(page: Page, done: Callable[[], bool]) -> None:
-    """Lets the page's events come in until it is done."""
-    for _ in range(200):
-        if done():
-            return
-        page.evaluate("new Promise(requestAnimationFrame)")
-    raise AssertionError("It never came.")
+def test_signing_out_that_fails_is_told(mia: Person, pages: Pages) -> None:
+    pages.allow("ERR_FAILED")
+    page = pages.open(mia, "/board")
+    page.route("**/logout", lambda route: route.abort())
+    page.get_by_role("button", name=re.compile(f"^{mia.name}: ")).click()
+    page.get_by_role("menuitem", name="Sign out").click()
+    expect(page.get_by_role("alert")).to_contain_text("you are still signed in")
+    expect(page).to_have_url(re.compile("/board"))

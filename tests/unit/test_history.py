@@ -10,7 +10,7 @@ import pytest
 
 from core.attachments import as_text
 from core.ids import new_id
-from core.llm import history, window
+from core.llm import history, summary, window
 from core.llm.history import Transcript
 from core.models import (
     JSON,
@@ -52,6 +52,8 @@ class Talk:
         self.steps: list[Step] = []
         self.calls: list[ToolCall] = []
         self.files: dict[UUID, list[tuple[Attachment, bytes]]] = {}
+        self.images: dict[UUID, str] = {}
+        self.hidden: dict[UUID, str] = {}
         self.task: Task | None = None
         self.summary: Summary | None = None
         self.turn_id = new_id()
@@ -93,6 +95,12 @@ class Talk:
             id=new_id(), message_id=self.messages[-1].id, name=name, media_type="x/y", size=size or len(data), sha256=""
         )
         self.files.setdefault(self.messages[-1].id, []).append((attachment, data))
+        return self
+
+    def image(self, name: str, hidden: str = "", data: str = "iVBORw0K") -> "Talk":
+        self.file(name, b"\x89PNG")
+        attachment, _ = self.files[self.messages[-1].id][-1]
+        (self.hidden if hidden else self.images)[attachment.id] = hidden or f"data:image/png;base64,{data}"
         return self
 
     def _add(self, role: Role, text: str, **fields: Any) -> "Talk":
@@ -151,6 +159,8 @@ class Talk:
             task=self.task,
             assignee="kim" if self.task and self.task.assignee_id else None,
             summary=self.summary,
+            images=self.images,
+            hidden=self.hidden,
         )
         return history.build(transcript, now)
 
@@ -315,6 +325,39 @@ def test_text_files_are_shown_and_others_named() -> None:
     assert "begin\n[cut here: the file has 60,000 bytes]" in content
 
 
+def test_an_image_that_is_shown_stands_before_the_text_of_its_message() -> None:
+    talk = Talk().ask("See").image("a.png").file("b.md", b"# Title").step("I see.").reply("I see.").ask("And?")
+    shown = talk.written()[1]
+
+    assert shown == {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "[image 'a.png']"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+            {"type": "text", "text": "See\n\n<file name='b.md'>\n# Title\n</file>"},
+        ],
+    }
+
+
+def test_images_are_the_same_to_the_byte_in_the_next_turn() -> None:
+    talk = Talk().ask("See").image("a.png")
+    now = talk.written()[-1]["content"]
+    later = talk.step("I see.").reply("I see.").ask("And?").written()[1]["content"]
+
+    assert now[:-1] == later[:-1]
+    assert now[-1]["text"].startswith(later[-1]["text"])
+
+
+def test_an_image_that_is_not_shown_is_named_with_the_reason() -> None:
+    content = Talk().ask("See").image("a.png", hidden="this model cannot see images").written()[-1]["content"]
+    assert "See\n\n[image 'a.png', x/y, 4 bytes: this model cannot see images]\n\n" in content
+
+
+def test_the_images_of_a_deleted_message_are_not_shown() -> None:
+    written = Talk().ask("", deleted_at=NOON).image("a.png").ask("Next").written()
+    assert written[1]["content"] == "(deleted message)"
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [
@@ -364,6 +407,19 @@ async def test_a_short_conversation_asks_nothing_of_the_model() -> None:
     model = ScriptedModel()
     model.count = lambda _: pytest.fail("it counted")
     assert await _first(Talk().ask("Hello"), model) == 1
+
+
+async def test_an_image_fills_no_more_of_the_window_than_it_costs() -> None:
+    model = ScriptedModel()
+    model.count = lambda _: pytest.fail("it counted")
+    talk = Talk().ask("Hello").image("a.png", data="x" * 3_000_000).ask("Hello")
+    assert await _first(talk, model) == 1
+
+
+async def test_a_summary_is_asked_for_without_images() -> None:
+    talk = Talk().ask("See").image("a.png").step("I see.").reply("I see.").ask("Next")
+    asked = next(summary.requests(talk.history(), 3, "", 1_000))
+    assert "User: [image 'a.png'] See\nAgent: I see." in asked[1]["content"]
 
 
 async def test_the_window_moves_when_75_percent_are_full_and_then_down_to_40() -> None:

@@ -48,7 +48,7 @@ async def add_user(request: Request, caller: Caller, body: schemas.NewUser) -> J
 
 @router.post("/users/{user_id}/link", response_model=schemas.PasswordLink, responses=documented(409))
 async def make_password_link(request: Request, caller: Caller, user_id: UUID) -> JSON:
-    """Make another link by which a user sets their password. Only admins may, and none by a personal token."""
+    """Make another link by which a user sets their password; not for yourself. Only admins may, and none by a personal token."""
     services = services_of(request)
     async with services.storage.write() as uow:
         return _link_json(services, await identity.invite_again(uow, caller, user_id))
@@ -56,9 +56,8 @@ async def make_password_link(request: Request, caller: Caller, user_id: UUID) ->
 
 @router.patch("/users/{user_id}", response_model=schemas.User, responses=documented(409))
 async def change_user(request: Request, caller: Caller, user_id: UUID, body: schemas.UserPatch) -> JSON:
-    """Make a user an admin or a member, disable or enable them. Only admins may; the last one stays, and nobody takes it from themselves.
-
-    A personal token makes nobody an admin.
+    """Make a user an admin or a member, disable or enable them. Only admins may, and none by a personal token; the last one stays, and
+    nobody takes it from themselves.
     """
     async with services_of(request).storage.write() as uow:
         return _user_json(await identity.change_user(uow, caller, user_id, **body.model_dump(exclude_unset=True)))

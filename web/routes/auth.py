@@ -57,7 +57,10 @@ async def change_password(request: Request, caller: Caller, body: NewPassword) -
 
 @router.post("/sign-out-everywhere", status_code=204)
 async def sign_out_everywhere(request: Request, caller: Caller) -> Response:
-    """End all your sessions, in every browser, this one too. Personal tokens stay; what `POST /api/auth/token` gave ends by itself."""
+    """End all your sessions, in every browser, this one too, and take back links to set your password.
+
+    Personal tokens stay; what `POST /api/auth/token` gave ends by itself.
+    """
     services = services_of(request)
     async with services.storage.write() as uow:
         await identity.sign_out_everywhere(uow, caller)

@@ -7,25 +7,36 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 
 from core import frames, usage
+from core.access import Principal
 from core.models import JSON, TokenUsage
 from web import schemas
 from web.credentials import Caller
+from web.long_reads import once_for
 from web.parameters import no_repeats
-from web.services import services_of
+from web.problems import documented
+from web.services import Services, services_of
 
 router = APIRouter(prefix="/api", tags=["models"], dependencies=[Depends(no_repeats)])
 
 
-@router.get("/usage", response_model=schemas.Usage)
+@router.get("/usage", response_model=schemas.Usage, responses=documented(429))
 async def get_usage(
     request: Request,
     caller: Caller,
-    days: Annotated[int, Query(ge=1, le=3_650, description="Of the last so many days.")] = 30,
+    days: Annotated[int, Query(ge=1, le=3_650, description="Today and the days before, so many in all.")] = 30,
     everyone: Annotated[bool, Query(description="Everybody's, for admins; otherwise your own.")] = False,
 ) -> JSON:
-    """Tokens and cost, in all, by model and by day. A cost is null where the price of any part of it is unknown."""
-    async with services_of(request).storage.read() as uow:
-        since = uow.now - timedelta(days=days)
+    """Tokens and cost, in all, by model and by day, each a whole day of UTC but for today. A cost is null where the price of any part of it
+    is unknown.
+
+    One such question of yours is answered at a time: another one ends it.
+    """
+    return await once_for(request, caller, "usage", _report_json(services_of(request), caller, days, everyone=everyone))
+
+
+async def _report_json(services: Services, caller: Principal, days: int, *, everyone: bool) -> JSON:
+    async with services.storage.read() as uow:
+        since = uow.now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
         report = await usage.report(uow, caller, since, everyone=everyone)
     by_day = [{"day": day.isoformat(), **_consumption(used)} for day, used in report.by_day.items()]
     return {"since": frames.time_json(since), **_usage_json(report), "by_day": by_day}

@@ -1,6 +1,9 @@
 // The HTTP API: every request of the page, and what its failures say to a person. What is live comes by the WebSocket (socket.js).
 import { signal } from "./ui.js";
 
+/** Who this page is of: `{id, name, admin}`. The browser's cookie is perhaps somebody else's by now. */
+export const me = JSON.parse(document.querySelector("meta[name=onethread-user]").content);
+
 /** True since the server said that nobody is signed in any more. The page then asks to sign in again; nothing that was written is lost. */
 export const signedOut = signal(false);
 
@@ -23,6 +26,8 @@ export class ApiError extends Error {
 }
 
 const UNREACHED = "The server cannot be reached. Check your connection and try again.";
+const TOO_LATE = "The server did not answer in time. Try again in a moment.";
+const MOST_MS = 30000;
 const SIGN_IN = "You are not signed in any more.";
 
 /**
@@ -32,8 +37,8 @@ const SIGN_IN = "You are not signed in any more.";
  * @param {object | FormData} [body]
  * @param {{key?: string, prefer?: string, signal?: AbortSignal}} [how] `key`: the Idempotency-Key; with it a repetition does nothing twice
  */
-export async function api(method, path, body, { key, prefer, signal } = {}) {
-  const headers = { Accept: "application/json" };
+export async function api(method, path, body, { key, prefer, signal = AbortSignal.timeout(MOST_MS) } = {}) {
+  const headers = { Accept: "application/json", "X-Onethread-User": me.id };
   if (key) headers["Idempotency-Key"] = key;
   if (prefer) headers.Prefer = prefer;
   const form = body instanceof FormData;
@@ -43,7 +48,7 @@ export async function api(method, path, body, { key, prefer, signal } = {}) {
     response = await fetch("/api" + path, { method, headers, signal, body: body === undefined || form ? body : JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(UNREACHED);
+    throw new ApiError(error.name === "TimeoutError" ? TOO_LATE : UNREACHED);
   }
   if (response.ok) return response.status === 204 ? null : read(response);
   throw await failure(response);
@@ -56,13 +61,18 @@ export const patch = (path, body) => api("PATCH", path, body);
 export const remove = (path) => api("DELETE", path);
 
 /**
- * Whether somebody is still signed in, as far as one can know; sets `signedOut`. A 401 alone does not tell: a wrong present password is one, too, and
- * what only admins may.
+ * Whether the page's person is signed in; null where the server does not say. Sets `signedOut`; where it is somebody else, the page is loaded anew as
+ * theirs. A 401 alone does not tell: a wrong present password is one, too, and what only admins may.
  */
 export async function signedIn() {
   const answer = await fetch("/api/me").catch(() => null);
-  if (answer?.status === 401) signedOut.value = true;
-  return answer?.status !== 401;
+  if (answer?.status === 401) return !(signedOut.value = true);
+  const who = answer?.ok ? await answer.json().catch(() => null) : null;
+  if (!who) return null;
+  if (who.id === me.id) return true;
+  signedOut.value = true; // for as long as somebody keeps it from being loaded anew
+  location.reload();
+  return false;
 }
 
 async function read(response) {

@@ -1,13 +1,14 @@
 // The page: its frame, which view stands in it, the keys that work everywhere, and what starts it all.
-import { get, signedOut } from "./api.js";
-import { Sidebar, closeDrawer, drawer, newChat, newTask, pathOf, search, showShortcuts, step, titleOf } from "./components/sidebar.js";
+import { signedIn, signedOut } from "./api.js";
+import { Sidebar, closeDrawer, drawer, isShown, newChat, newTask, pathOf, search, showShortcuts, step, titleOf } from "./components/sidebar.js";
 import { connect, connection, nextAttempt } from "./socket.js";
-import { UNSENT, conversations, me, openConversations, unread } from "./state/lists.js";
+import { OWNER, UNSENT, conversations, me, openConversations, unread } from "./state/lists.js";
 import {
   Icon,
   Notices,
   Status,
   Time,
+  announce,
   complain,
   computed,
   detailsOpen,
@@ -24,6 +25,8 @@ import {
   route,
   subject,
   useEffect,
+  useErrorBoundary,
+  useRef,
   useState,
 } from "./ui.js";
 
@@ -40,7 +43,7 @@ function Page() {
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <${Sidebar} />
     <main id="main" class="main" tabindex="-1" inert=${drawer.value}>
-      <${Topbar} /><${Connection} /><${View} />
+      <${Topbar} /><${Connection} /><${Whole}><${View} /></${Whole}>
     </main>
     <${SignedOut} />
     <${Notices} />
@@ -64,8 +67,27 @@ function Topbar() {
   </header>`;
 }
 
+/** Where a view cannot be rendered, the rest of the page stays. */
+function Whole({ children }) {
+  const [error, again] = useErrorBoundary((failure) => console.error(failure));
+  useEffect(() => error && again(), [route.value]);
+  if (!error) return children;
+  return html`<div class="view empty-state" role="alert">
+    <h1>This cannot be shown</h1>
+    <p>Something in the page is broken. What you wrote is kept.</p>
+    <small>${error.message}</small>
+    <button class="button" onClick=${again}>Try again</button>
+  </div>`;
+}
+
 function View() {
   const { view, name } = route.value;
+  const first = useRef(true);
+  useEffect(() => {
+    if (first.current) return void (first.current = false);
+    if (NAMES[view]) announce(NAMES[view]);
+    if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true }); // where it was is gone
+  }, [view, name]);
   switch (view) {
     case "home":
       return html`<${Home} />`;
@@ -131,10 +153,14 @@ const NAMES = { home: "New chat", board: "Board", settings: "Settings", unknown:
 const unreadCount = computed(() => (conversations.items.value ?? []).filter(unread).length);
 const heading = computed(() => NAMES[route.value.view] ?? (subject.value || "Conversation"));
 
+let titled = ""; // the place whose title it is
 effect(() => {
   const { view, name } = route.value;
-  const listed = (conversations.items.value ?? []).find((each) => (view === "task" ? each.task_ref : each.id) === name);
-  subject.value = listed ? titleOf(listed) : view === "task" ? name : "";
+  const listed = (conversations.items.value ?? []).find(isShown);
+  // Where it is in no list that is loaded, the view itself says it.
+  if (listed) subject.value = titleOf(listed);
+  else if (titled !== view + name) subject.value = view === "task" ? name : "";
+  titled = view + name;
 });
 effect(() => {
   document.title = `${unreadCount.value ? `(${unreadCount.value}) ` : ""}${heading.value} · Onethread`;
@@ -169,13 +195,18 @@ function SignedOut() {
   return signedOut.value && html`<${SignInAgain} />`;
 }
 
-/** Looks whether somebody is signed in again, and goes on where it is the same person. */
+/** Looks whether one is signed in again, and goes on then. @returns {Promise<boolean | null>} null where the server does not say */
 export async function goOn() {
-  const who = await get("/me");
-  if (who.id !== me.id) return location.reload();
-  signedOut.value = false;
-  connect();
+  const still = await signedIn();
+  if (still) {
+    signedOut.value = false;
+    connect();
+  }
+  return still;
 }
+
+// Somebody signed out or in, in another tab.
+addEventListener("storage", ({ key }) => key === OWNER && (signedOut.value ? goOn() : signedIn()));
 
 // --- keys ---
 

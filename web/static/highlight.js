@@ -8,6 +8,7 @@ const LANGUAGES = new Set(
   ).split(" "),
 );
 const ALIASES = {
+  __proto__: null,
   "c++": "cpp", cjs: "javascript", console: "bash", cs: "csharp", docker: "dockerfile", golang: "go", h: "c", hpp: "cpp", htm: "xml", html: "xml",
   js: "javascript", jsonc: "json", jsx: "javascript", kt: "kotlin", md: "markdown", mjs: "javascript", patch: "diff", postgres: "sql", py: "python",
   py3: "python", rb: "ruby", rs: "rust", sh: "bash", shell: "bash", sqlite: "sql", svg: "xml", toml: "ini", ts: "typescript", tsx: "typescript",

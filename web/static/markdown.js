@@ -1,5 +1,6 @@
 // Markdown as markup. No HTML text is ever made, so nothing can be put into it: raw HTML is shown as the text that it is, links pass a list of
 // schemes, and images of elsewhere are links too, because loading one tells its server what was said.
+import { copied } from "./components/copy.js";
 import { highlight } from "./highlight.js";
 import { follow, h, useEffect, useRef, useState } from "./ui.js";
 import { Lexer, Tokenizer } from "./vendor/marked.js";
@@ -75,53 +76,54 @@ function lexed(source, breaks) {
   return [{ type: "plain", raw: source }];
 }
 
-const within = (tokens) => tokens.map((token, place) => block(token, place));
+/** What stands in a quote or a list has no direction of its own: the outermost takes it from all the text in it. */
+const within = (tokens) => tokens.map((token, place) => block(token, place, making, null));
 
-function block(token, key, keep = making) {
+function block(token, key, keep = making, dir = "auto") {
   switch (token.type) {
     case "space":
     case "def":
       return null;
     case "heading":
-      return h(`h${Math.min(6, token.depth + 2)}`, { key, dir: "auto" }, inline(token.tokens));
+      return h(`h${Math.min(6, token.depth + 2)}`, { key, dir }, inline(token.tokens));
     case "paragraph":
-      return h("p", { key, dir: "auto" }, inline(token.tokens));
+      return h("p", { key, dir }, inline(token.tokens));
     case "text":
       return token.tokens ? inline(token.tokens) : decoded(token.text);
     case "code":
       return h(Code, { key, language: (token.lang ?? "").split(/[\s{,:]/)[0], text: token.text });
     case "blockquote":
-      return h("blockquote", { key, dir: "auto" }, within(token.tokens));
+      return h("blockquote", { key, dir }, within(token.tokens));
     case "hr":
       return h("hr", { key });
     case "list":
-      return list(token, key, keep);
+      return list(token, key, keep, dir);
     case "table":
-      return table(token, key, keep);
+      return table(token, key, keep, dir);
     case "checkbox":
       return h("input", { key, type: "checkbox", checked: token.checked, disabled: true, "aria-label": token.checked ? "done" : "not done" });
     case "plain":
-      return h("p", { key, class: "plain", dir: "auto" }, token.raw);
+      return h("p", { key, class: "plain", dir }, token.raw);
     default: // HTML, and what a later parser may know
-      return h("p", { key, dir: "auto" }, token.raw.trimEnd());
+      return h("p", { key, dir }, token.raw.trimEnd());
   }
 }
 
-function list(token, key, keep) {
+function list(token, key, keep, dir) {
   const item = (found, place) => h("li", { key: place, class: found.task ? "to-do" : undefined }, within(found.tokens));
   const items = token.items.map((found, place) => keep(`${key}.${place}.${found.loose} ${found.raw}`, () => item(found, place)));
-  return h(token.ordered ? "ol" : "ul", { key, dir: "auto", start: token.ordered && token.start !== 1 ? token.start : undefined }, items);
+  return h(token.ordered ? "ol" : "ul", { key, dir, start: token.ordered && token.start !== 1 ? token.start : undefined }, items);
 }
 
-function table(token, key, keep) {
+function table(token, key, keep, dir) {
   const cell = (name) => (found, place) =>
-    h(name, { key: place, dir: "auto", class: found.align ? `to-${found.align}` : undefined }, inline(found.tokens));
+    h(name, { key: place, class: found.align ? `to-${found.align}` : undefined }, inline(found.tokens));
   const row = (cells, place) => h("tr", { key: place }, cells.map(cell("td")));
   const rows = token.rows.map((cells, place) => keep(`${key}.${place} ${cells.map(({ text }) => text).join("|")}`, () => row(cells, place)));
   return h(
     "div",
     { key, class: "table", tabindex: 0, role: "region", "aria-label": "Table" },
-    h("table", null, h("thead", null, h("tr", null, token.header.map(cell("th")))), h("tbody", null, rows)),
+    h("table", { dir }, h("thead", null, h("tr", null, token.header.map(cell("th")))), h("tbody", null, rows)),
   );
 }
 
@@ -189,7 +191,7 @@ function Code({ language, text }) {
   const fits = coloured?.nodes && text.startsWith(coloured.text);
   return h(
     "figure",
-    { class: "code" },
+    { class: "code", dir: "ltr" },
     h("figcaption", null, h("span", null, language || "text"), h(Copy, { text, label: "Copy code" })),
     h("pre", { tabindex: 0 }, h("code", { dir: "ltr" }, fits ? [coloured.nodes, text.slice(coloured.text.length)] : text)),
   );
@@ -209,19 +211,4 @@ export function Copy({ text, label, class: name = "copy", children = "Copy" }) {
   };
   const heard = h("span", { class: "visually-hidden", role: "status" }, said);
   return h("button", { type: "button", class: name, title: label, "aria-label": label, onClick: copy }, said || children, heard);
-}
-
-/** Puts a text on the clipboard; false where the browser does not let us. */
-export async function copied(text) {
-  try {
-    await navigator.clipboard.writeText(text); // missing where the page did not come by https
-    return true;
-  } catch {
-    const area = Object.assign(document.createElement("textarea"), { value: text, className: "visually-hidden" });
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy");
-    area.remove();
-    return done;
-  }
 }

@@ -1,13 +1,13 @@
 // What every component builds on: markup (htm bound to Preact), addresses, parts that come when they are needed, how numbers and times are
 // written, and the small elements (Icon, Status, Time, Menu, toasts). One module, because each one more is a request before the page can be used.
-import { Fragment, h, render } from "./vendor/preact.js";
+import { h, render } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
-import { batch, computed, effect, signal, untracked, useComputed, useSignal, useSignalEffect } from "./vendor/signals.js";
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
+import { batch, computed, effect, signal, untracked, useComputed } from "./vendor/signals.js";
+import { useCallback, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 
 export const html = htm.bind(h);
-export { Fragment, batch, computed, effect, h, render, signal, untracked };
-export { useCallback, useComputed, useEffect, useLayoutEffect, useMemo, useRef, useSignal, useSignalEffect, useState };
+export { batch, computed, effect, h, render, signal, untracked };
+export { useCallback, useComputed, useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState };
 
 // --- addresses: what is shown follows from the path alone, so that every view can be linked, reloaded and gone back to ---
 
@@ -99,6 +99,9 @@ function load(name) {
   });
 }
 
+/** Rises with each connection to the server: what could not be loaded before is tried again. */
+export const reconnections = signal(0);
+
 const parts = new Map(); // by name: what loads it
 
 /** Loads a lazy component that will soon be shown, so that it is there at once then. */
@@ -106,7 +109,7 @@ export const preload = (name) => parts.get(name)().catch(() => {}); // then it i
 
 /**
  * A component that loads itself when it is first shown: `lazy(() => import("./board.js"), "Board", "board")` is the export `Board`, with
- * css/board.css. Where it cannot be loaded, it says so and offers to try again.
+ * css/board.css. Where it cannot be loaded, it says so, and tries again when one asks for it or the server is back.
  */
 export function lazy(load, name, sheet) {
   let component = null;
@@ -114,18 +117,21 @@ export function lazy(load, name, sheet) {
   parts.set(name, fetched);
   return function Lazy(props) {
     const [state, setState] = useState(component ? "ready" : "loading");
+    const [error, setError] = useState("");
+    const again = () => setState("loading");
     useEffect(() => {
-      if (state !== "loading") return;
-      fetched().then(
-        () => setState("ready"),
-        () => setState("failed"),
-      );
+      if (state === "loading") fetched().then(() => setState("ready"), ({ message }) => (setError(message), setState("failed")));
+      if (state !== "failed") return;
+      const before = reconnections.peek();
+      return reconnections.subscribe((now) => now !== before && again());
     }, [state]);
     if (component) return html`<${component} ...${props} />`;
     if (state === "loading") return html`<div class="loading" role="status" aria-label="Loading"></div>`;
     return html`<div class="empty-state" role="alert">
       <p>This part of the page could not be loaded. Perhaps the server is away, or was upgraded.</p>
-      <button class="button" onClick=${() => location.reload()}>Reload the page</button>
+      <small>${error}</small>
+      <button class="button" onClick=${again}>Try again</button>
+      <button class="button quiet" onClick=${() => location.reload()}>Reload the page</button>
     </div>`;
   };
 }
@@ -143,7 +149,7 @@ const UNITS = [
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 
-/** `now`, `5m`, `3h`, `2d`, `6w`; what is to come as `in 5m`. @param {string} iso */
+/** `now`, `5m`, `3h`, `2d`, `6w`; what is to come as `in 5m`. @param {string | Date} iso */
 export function ago(iso) {
   const seconds = (Date.now() - Date.parse(iso)) / 1000;
   const [unit, size] = UNITS.find(([, each]) => Math.abs(seconds) >= each) ?? [];
@@ -225,7 +231,6 @@ const ICONS = {
   attach: "M15.5 9.5 10 15a3.7 3.7 0 0 1-5.3-5.2l6-6a2.5 2.5 0 0 1 3.5 3.5l-5.8 5.9a1.2 1.2 0 0 1-1.8-1.7L12 6.2",
   back: "M15.5 10h-11M9 5.5 4.5 10 9 14.5",
   board: "M3.5 4h3.7v12H3.5zM8.2 4h3.7v8H8.2zM12.8 4h3.7v10h-3.7z",
-  calendar: "M4 5h12v11.5H4zM4 8.5h12M7.5 3v3.5M12.5 3v3.5",
   chart: "M3.5 16.5h13M6 13.5V10M10 13.5V4.5M14 13.5V7.5",
   chat: "M4 4.5h12v9H9.5L6 16.5v-3H4z",
   check: "m4.5 10.5 3.5 3.5 7.5-8",
@@ -238,10 +243,7 @@ const ICONS = {
   discord: "M6 5.5c2.6-.9 5.4-.9 8 0 1.6 2.5 2.4 5.3 2.2 8.5-1 .8-2 1.3-3.2 1.5l-.8-1.7c-1.4.3-3 .3-4.4 0L7 15.5c-1.2-.2-2.2-.7-3.2-1.5C3.6 10.8 4.4 8 6 5.5ZM7.8 10.2v.6M12.2 10.2v.6",
   down: "M10 4v12M5.5 11.5 10 16l4.5-4.5",
   edit: "m4 16 .8-3.2 8.7-8.7a1.3 1.3 0 0 1 1.8 0l.6.6a1.3 1.3 0 0 1 0 1.8L7.2 15.2zM12 5.6 14.4 8",
-  eye: "M2.5 10S5 5 10 5s7.5 5 7.5 5-2.5 5-7.5 5-7.5-5-7.5-5ZM10 8a2 2 0 1 0 0 4 2 2 0 0 0 0-4Z",
   file: "M5 3h6.5L15 6.5V17H5zM11.5 3v3.5H15",
-  flag: "M5 17V3.5h9.5L12.5 7l2 3.5H5",
-  globe: "M10 3.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13ZM3.5 10h13M10 3.5c-4 4-4 9 0 13 4-4 4-9 0-13Z",
   history: "M4 10a6 6 0 1 0 1.8-4.3L3.8 7.7M3.5 4v3.7h3.7M10 7v3.2l2.2 1.6",
   image: "M3.5 4.5h13v11h-13zM3.5 13.5l4-4 3.5 3.5 2-2 3.5 3.5M12.5 7.5v.6",
   info: "M10 3.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13ZM10 9.2v4M10 6.5v.5",
@@ -260,17 +262,14 @@ const ICONS = {
   search: "M9 3.8a5.2 5.2 0 1 0 0 10.4A5.2 5.2 0 0 0 9 3.8ZM12.8 12.8l3.7 3.7",
   send: "M10 16V4M5 8.8 10 4l5 4.8",
   settings: "M3.5 6h7M14 6h2.5M3.5 14H6M9.5 14h7M12.2 4.2a1.8 1.8 0 1 0 0 3.6 1.8 1.8 0 0 0 0-3.6ZM7.8 12.2a1.8 1.8 0 1 0 0 3.6 1.8 1.8 0 0 0 0-3.6Z",
-  share: "M7 9l6-3.4M7 11l6 3.4M5.2 8a2 2 0 1 0 0 4 2 2 0 0 0 0-4ZM14.8 2.6a2 2 0 1 0 0 4 2 2 0 0 0 0-4ZM14.8 13.4a2 2 0 1 0 0 4 2 2 0 0 0 0-4Z",
   "sign-out": "M8.5 4H4v12h4.5M8 10h8.5M13 6.5l3.5 3.5-3.5 3.5",
   slack: "M8 3v9M12 8v9M3 8h9M8 12h9",
   stop: "M5.5 5.5h9v9h-9z",
-  tag: "M3.5 4h6l7 7-5.5 5.5-7.5-7.5zM6.8 7.3v.1",
   task: "M4 4h12v12H4zM7 10.2l2.2 2.2L13.2 8",
   terminal: "M3 4.5h14v11H3zM6 8l2.2 2L6 12M10.5 12.5H14",
   theme: "M10 3.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13ZM10 3.5v13M10 6.5h4.5M10 10h6.5M10 13.5h4.5",
   tool: "M12.5 3.8a4 4 0 0 0-3.7 5.5L3.5 14.5l2 2 5.2-5.3a4 4 0 0 0 5.5-3.7L13.8 9.8l-2-.6-.6-2z",
   trash: "M4 5.5h12M7.5 5.5v-2h5v2M5.5 5.5l.7 11h7.6l.7-11M8.5 8.5v5M11.5 8.5v5",
-  up: "M10 16V4M5.5 8.5 10 4l4.5 4.5",
   user: "M10 3.5a3.2 3.2 0 1 0 0 6.4 3.2 3.2 0 0 0 0-6.4ZM3.8 16.5c.6-3 3-4.5 6.2-4.5s5.6 1.5 6.2 4.5",
   users: "M7.5 4a2.8 2.8 0 1 0 0 5.6A2.8 2.8 0 0 0 7.5 4ZM2.5 16c.4-2.7 2.4-4 5-4s4.6 1.3 5 4M13 4.3a2.8 2.8 0 0 1 0 5M14.5 12.2c1.7.4 2.8 1.7 3 3.8",
   warning: "M10 3.5 17.5 16.5h-15zM10 8v4.2M10 14.3v.1",
@@ -296,7 +295,9 @@ export function Status({ status, message = "", short = false }) {
   const [label, strokes, filled] = STATUSES[status] ?? STATUSES.idle;
   const more = message !== label && message;
   return html`<span class="status" data-status=${status} title=${more ? `${label}: ${message}` : label}>
-    <svg class="sign" viewBox="0 0 16 16" width="13" height="13" aria-hidden="true"><path d=${strokes} />${filled && html`<path class="filled" d=${filled} />`}</svg>
+    <svg class="sign" viewBox="0 0 16 16" width="13" height="13" aria-hidden="true">
+      <path d=${strokes} />${filled && html`<path class="filled" d=${filled} />`}
+    </svg>
     <span class=${short ? "visually-hidden" : "words"}>${label}${!short && more && html`<span class="message"> ${message}</span>`}</span>
   </span>`;
 }
@@ -313,10 +314,11 @@ const hue = (name) => [...name].reduce((sum, letter) => sum + letter.codePointAt
 const halfMinutes = signal(0);
 setInterval(() => halfMinutes.value++, 30000);
 
-/** A time relative to now; the full one when one points at it. @param {{at: string}} props */
+/** When something happened, relative to now; the full time when one points at it. @param {{at: string}} props */
 export function Time({ at }) {
   void halfMinutes.value;
-  return html`<time dateTime=${at} title=${dateTime(at)}>${ago(at)}</time>`;
+  const past = Math.min(Date.parse(at), Date.now()); // what happened is not to come, however slow this clock is
+  return html`<time dateTime=${at} title=${dateTime(at)}>${ago(new Date(past))}</time>`;
 }
 
 /**
@@ -356,10 +358,12 @@ export function Menu({ label, icon = "more", items, children, class: name = "ico
     if (item.href) follow(event);
     item.onSelect?.();
   };
-  return html`<button ref=${button} type="button" class=${name} aria-label=${label} title=${label} aria-haspopup="menu" aria-expanded=${open} popovertarget=${id}>
+  return html`<button ref=${button} type="button" class=${name} aria-label=${label} title=${label} aria-haspopup="menu"
+      aria-expanded=${open} popovertarget=${id}>
       ${children ?? html`<${Icon} name=${icon} />`}
     </button>
-    <div ref=${menu} id=${id} class="menu" role="menu" aria-label=${label} popover="auto" onToggle=${(event) => setOpen(event.newState === "open")} onKeyDown=${onKeyDown}>
+    <div ref=${menu} id=${id} class="menu" role="menu" aria-label=${label} popover="auto"
+      onToggle=${(event) => setOpen(event.newState === "open")} onKeyDown=${onKeyDown}>
       ${open &&
       items()
         .filter(Boolean)

@@ -126,26 +126,39 @@ async def test_nobody_shuts_themselves_out(site: Site, admin: httpx.AsyncClient)
     assert (await admin.get("/api/admin/queue")).status_code == 200
 
 
-async def test_a_personal_token_makes_nobody_who_could_do_more_than_itself(site: Site) -> None:
-    """The links, and whoever is made an admin, would outlive it."""
-    kim = await site.world.user("kim")
+async def test_an_admin_makes_no_link_for_themselves(site: Site, admin: httpx.AsyncClient) -> None:
+    """It would change the password without the present one: for whoever sits at a session that was left open."""
+    answer = await admin.post(f"/api/admin/users/{site.world.admin.user_id}/link")
+
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "You cannot make a link for yourself. Change your password under Settings.",
+    )
+
+
+async def test_a_personal_token_changes_nobody(site: Site) -> None:
+    """The links, and whoever is made an admin, would outlive it; and it would shut out those who could revoke it."""
+    kim, lee = await site.world.user("kim"), await site.world.user("lee", admin=True)
     async with site.calling(site.world.admin, scopes=ALL_SCOPES) as token:
         refused = [
             await token.post("/api/admin/users", json={"name": "lee"}),
             await token.post(f"/api/admin/users/{kim.user_id}/link"),
             await token.patch(f"/api/admin/users/{kim.user_id}", json={"admin": True}),
+            await token.patch(f"/api/admin/users/{kim.user_id}", json={"disabled": True}),
+            await token.patch(f"/api/admin/users/{kim.user_id}", json={"disabled": False}),
+            await token.patch(f"/api/admin/users/{lee.user_id}", json={"admin": False}),
         ]
         allowed = [
             await token.get("/api/admin/users"),
-            await token.patch(f"/api/admin/users/{kim.user_id}", json={"disabled": True}),
             await token.get("/api/admin/queue"),
             await token.get("/api/admin/turns"),
         ]
 
-    assert [answer.status_code for answer in refused] == [401, 401, 401]
+    assert [answer.status_code for answer in refused] == [401] * 6
     assert {answer.json()["detail"].partition(".")[2] for answer in refused} == {" Sign in, or get a token by: POST /api/auth/token"}
-    assert [answer.status_code for answer in allowed] == [200, 200, 200, 200]
-    assert [user["name"] for user in allowed[0].json()["users"]] == ["admin", "kim"]
+    assert [answer.status_code for answer in allowed] == [200, 200, 200]
+    shown = [(user["name"], user["admin"], user["disabled_at"]) for user in allowed[0].json()["users"]]
+    assert shown == [("admin", True, None), ("kim", False, None), ("lee", True, None)]
 
 
 _WRONG: list[Any] = [
@@ -257,6 +270,22 @@ async def test_turns_are_listed_the_newest_first_without_what_is_said(site: Site
     assert (broken["status"], broken["error_code"], broken["error"], broken["model"]) == ("failed", "BAD_REQUEST", "No.", MODEL)
     assert broken["finished_at"]
     assert SECRET not in str(page)
+
+
+async def test_a_token_that_may_not_read_conversations_is_told_no_titles(site: Site) -> None:
+    task = await site.world.task("For all")
+    posted = await site.world.post(task.conversation_id, "Hello")
+    async with site.calling(site.world.admin, scopes=frozenset({"admin", "tasks:read"})) as token:
+        (turn,) = (await found(token, "turns"))["turns"]
+        stopped = (await token.post(f"/api/admin/turns/{posted.turn_id}/cancel")).json()
+    async with site.calling(site.world.admin, scopes=frozenset({"admin", "chat"})) as token:
+        told = (await token.post(f"/api/admin/turns/{posted.turn_id}/cancel")).json()
+
+    assert [(each["title"], each["task_ref"], each["author"]) for each in (turn, stopped, told)] == [
+        (None, None, "admin"),
+        (None, None, "admin"),
+        ("For all", task.ref, "admin"),
+    ]
 
 
 async def test_turns_are_listed_by_status_in_pages(site: Site, admin: httpx.AsyncClient) -> None:

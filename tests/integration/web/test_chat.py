@@ -9,9 +9,11 @@ from uuid import UUID
 import httpx
 import pytest
 
+from core import identity
 from core.errors import ModelRefused
 from core.events import Lagged
 from core.models import MessageStatus, TurnStatus
+from core.ports import UnitOfWork
 from tests.fakes import Call, Gate
 from tests.integration.conftest import Start, World
 from tests.integration.web.conftest import Site, site_of
@@ -44,6 +46,20 @@ async def test_a_message_is_answered_with_the_reply_and_where_it_stands(working:
     assert body["user_message"]["author"] == "admin"
     assert body["user_message"]["source"] == "api"
     assert body["message"]["conversation_id"] == body["user_message"]["conversation_id"] == body["conversation_id"]
+
+
+async def test_a_message_of_the_page_is_told_from_those_of_programs(working: Site) -> None:
+    """The page has a session's cookie where a program sends a token."""
+    world = working.world
+
+    async def enter(uow: UnitOfWork) -> str:
+        return await identity.open_session(uow, await identity.user_of(uow, world.admin))
+
+    headers = {"Cookie": f"onethread_sid={await world.write(enter)}", "Sec-Fetch-Site": "same-origin"}
+    async with httpx.AsyncClient(base_url=working.url, headers=headers, timeout=20) as page:
+        answer = await page.post("/api/chat", json={"message": "Hello"})
+
+    assert (answer.status_code, answer.json()["user_message"]["source"]) == (200, "web")
 
 
 async def test_without_a_conversation_a_private_one_begins(working: Site) -> None:

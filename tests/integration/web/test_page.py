@@ -105,6 +105,41 @@ async def test_everything_that_the_page_names_is_there(site: Site) -> None:
     assert set(answers.values()) == {200}, answers
 
 
+# --- addresses that are none ---
+
+_PERSON = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/board/", "/settings/", "/settings/tokens/", "/tasks/OT-1/", "/conversations/c%20d//", "/login/"])
+async def test_slash_at_the_end_of_an_address_is_left_out_for_people(site: Site, path: str) -> None:
+    async with browser(site) as page:
+        people = [await page.get(f"{path}?a=%26&b", headers=_PERSON), await page.head(f"{path}?a=%26&b", headers=_PERSON)]
+        program = await page.get(path)
+
+    assert [(each.status_code, each.headers["location"]) for each in people] == [(307, f"{path.rstrip('/')}?a=%26&b")] * 2
+    assert (program.status_code, program.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/nowhere/", "//example.com/", "/%5Cexample.com/", "//board/", "/board/x", "/.//x.com/"])
+async def test_people_are_told_by_a_page_that_nothing_is_there(site: Site, path: str) -> None:
+    async with browser(site) as page:
+        shown = await page.get(httpx.URL(site.url).copy_with(raw_path=path.encode()), headers=_PERSON)
+        program = await page.get(httpx.URL(site.url).copy_with(raw_path=path.encode()), headers={"Accept": "application/json"})
+
+    assert (shown.status_code, shown.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is nothing at this address." in shown.text
+    assert "script" not in shown.headers["content-security-policy"]
+    assert (program.status_code, program.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/me/", "/api/nothing", "/static/", "/static/nothing.js", "/mcp/", "/slack/events/"])
+async def test_addresses_for_programs_answer_as_such_whoever_asks(site: Site, path: str) -> None:
+    async with browser(site) as page:
+        answer = await page.get(path, headers=_PERSON)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
 # --- files ---
 
 
@@ -124,12 +159,14 @@ async def test_file_comes_with_its_own_type_and_is_asked_for_each_time(site: Sit
         got = await nobody.get(f"/static/{path}", headers={"Accept-Encoding": "identity"})
         head = await nobody.head(f"/static/{path}")
         same = await nobody.get(f"/static/{path}", headers={"If-None-Match": f'"other", {got.headers["etag"]}'})
+        whatever = await nobody.get(f"/static/{path}", headers={"If-None-Match": "*"})
         other = await nobody.get(f"/static/{path}", headers={"If-None-Match": '"other"'})
 
     assert (got.status_code, got.headers["content-type"], got.content) == (200, media_type, (FOLDER / path).read_bytes())
     assert (got.headers["cache-control"], got.headers["x-content-type-options"]) == ("no-cache", "nosniff")
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", got.headers["etag"])
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", got.headers["etag"])
+    assert (whatever.status_code, whatever.content) == (304, b"")
     assert (other.status_code, other.content) == (200, got.content)
 
 

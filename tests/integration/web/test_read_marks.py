@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 from core import tasks
+from core.errors import ModelRefused
 from core.events import ConversationRead
 from core.models import Conversation
 from tests.databases import on_both
+from tests.fakes import Gate
 from tests.integration.conftest import Start
 from tests.integration.web.conftest import Site, site_of
 from tests.web_client import client
@@ -73,6 +75,65 @@ async def test_last_seq_is_the_newest_finished_message_that_was_not_deleted(site
 
     assert (waiting, answered, noted) == ((1, None), (5, None), (6, None))
     assert await marks(site, chat) == (5, None)
+    counted = (await site.client.get("/api/conversations")).json()["conversations"][0]["message_count"]
+    await site.world.edit((await site.world.note(chat.id, "six")).message_id, "seven")
+    assert (counted, (await site.client.get("/api/conversations")).json()["conversations"][0]["message_count"]) == (5, 6)
+
+
+async def test_what_is_said_while_a_reply_is_written_does_not_hide_the_reply(site: Site) -> None:
+    chat, gate = await site.world.chat(title="Groceries"), Gate()
+    site.world.model.will("Milk", gate, " it is.")
+    async with site.world.working():
+        posted = await site.world.post(chat.id, "What?")
+        await gate.reached()
+        await site.world.note(chat.id, "Soon, please.")
+        await read(site, chat, 3)
+        meanwhile = await marks(site, chat)
+        gate.open()
+        await site.world.ended(posted)
+
+    assert (meanwhile, await marks(site, chat)) == ((0, 0), (3, 0))
+    assert (await read(site, chat, 3), await marks(site, chat)) == (204, (3, 3))
+
+
+async def test_a_reply_that_is_not_finished_cannot_be_read(site: Site) -> None:
+    chat, gate = await site.world.chat(title="Groceries"), Gate()
+    await site.world.note(chat.id, "Hello")
+    site.world.model.will("Milk", gate, " it is.")
+    async with site.world.working():
+        posted = await site.world.post(chat.id, "What?")
+        await gate.reached()
+        await read(site, chat, 3)
+        meanwhile = await marks(site, chat)
+        gate.open()
+        await site.world.ended(posted)
+
+    assert (meanwhile, await marks(site, chat)) == ((1, 1), (3, 1))
+
+
+async def test_a_failed_reply_that_was_read_is_unread_when_it_is_written_anew(site: Site) -> None:
+    world, kim = site.world, await site.world.user("kim")
+    task = await world.task("Groceries")
+    chat = await _conversation(site, task.conversation_id)
+    world.model.will(ModelRefused("No.", reason="BAD_REQUEST"))
+    async with world.working():
+        posted = await world.post(chat.id, "What?")
+        await world.ended(posted)
+        await world.note(chat.id, "Well.")
+        async with site.calling(kim) as calling:
+            await calling.put(f"/api/conversations/{chat.id}/read", json={"seq": 1})
+            await read(site, chat, 3)
+            seen = await marks(site, chat)
+            async with client(site.url, await site.token(world.admin)) as page, client(site.url, await site.token(kim)) as other:
+                shown, theirs = [await each.join("conversations") for each in (page, other)]
+                await world.retry(posted)
+                await page.until(lambda: shown.events("conversation_read")[-1:] == [{"id": str(chat.id), "seq": 1}])
+                assert (await world.ended(posted)).content == "OK."
+                await other.until(lambda: theirs.things[str(chat.id)]["last_seq"] == 3)
+            their_mark = (await calling.get(f"/api/conversations/{chat.id}")).json()["read_seq"]
+
+    assert (seen, await marks(site, chat), their_mark) == ((3, 3), (3, 1), 1)
+    assert all(told["seq"] == 1 for told in theirs.events("conversation_read"))  # at most what they read themselves
 
 
 async def test_a_wrong_mark_is_refused(site: Site) -> None:

@@ -62,6 +62,39 @@ async def test_a_title_is_found_by_all_of_its_words_and_a_task_by_its_ref(site: 
     assert await titles(site, "fence nowhere") == []
 
 
+@pytest.mark.parametrize("query", ["müsli", "MÜSLI", "mÜsLi"])
+async def test_two_cases_of_a_letter_are_one_in_all_alphabets(site: Site, query: str) -> None:
+    for title in ("MÜSLI", "Müsli", "Musli"):
+        await site.world.note((await site.world.chat(title=title)).id, f"{title} for breakfast")
+    task = await site.world.task("Buy", description="MÜSLI")
+
+    assert sorted(await titles(site, query)) == ["MÜSLI", "Müsli"]
+    assert sorted(await excerpts(site, query)) == ["MÜSLI for breakfast", "Müsli for breakfast"]
+    listed = (await site.client.get("/api/tasks", params={"query": query})).json()
+    assert ([each["ref"] for each in listed["tasks"]], listed["total"]) == ([task.ref], 1)
+
+
+async def test_a_message_is_found_by_all_of_its_words_wherever_its_lines_end(site: Site) -> None:
+    chat = await site.world.chat()
+    for text in ("MÜSLI\nmit Milch", "mit\n\nSahne, kein Müsli", "mit Milch", "Müsli"):
+        await site.world.note(chat.id, text)
+
+    assert await excerpts(site, "müsli mit") == ["mit Sahne, kein Müsli", "MÜSLI mit Milch"]
+    assert await excerpts(site, "müsli mit tee") == []
+
+
+async def test_an_excerpt_is_around_the_words_as_they_were_asked_for_where_they_stand_so(site: Site) -> None:
+    chat = await site.world.chat()
+    await site.world.note(chat.id, f"oat {'x ' * 200}{'y ' * 40}oat\nmilk {'z ' * 200}milk")
+    await site.world.note(chat.id, f"milk {'x ' * 200}oat")
+
+    apart, together = await excerpts(site, "oat milk")
+
+    assert together.startswith("…y ")
+    assert "y oat milk z" in together
+    assert apart.endswith("oat")
+
+
 async def test_archived_ones_are_found_and_deleted_messages_are_not(site: Site) -> None:
     chat = await site.world.chat(title="Old plans")
     gone = await site.world.note(chat.id, "strawberries")

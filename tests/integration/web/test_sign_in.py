@@ -184,6 +184,20 @@ async def test_signing_in_makes_a_new_session_and_ends_the_one_before(site: Site
         assert len(cookie.value) == 43
 
 
+async def test_a_page_that_was_left_open_does_nothing_as_whoever_signed_in_after(site: Site, kim: User) -> None:
+    """All tabs of a browser send the same cookie; a page says whose it is."""
+    lee = await person(site.world, "lee")
+    async with browser(site) as page:
+        await page.sign_in("lee")
+        of_kim, of_lee = ({**FROM_OUR_PAGE, "X-Onethread-User": str(user.id)} for user in (kim, lee))
+        refused = await page.post("/api/tasks", json={"title": "Kim's"}, headers=of_kim)
+        assert (refused.status_code, refused.json()["error_code"]) == (401, "UNAUTHORIZED")
+        assert "Somebody else signed in" in refused.json()["detail"]
+        assert (await page.get("/api/me", headers=of_kim)).status_code == 401
+        assert (await page.post("/api/tasks", json={"title": "Lee's"}, headers=of_lee)).status_code == 201
+        assert [task["title"] for task in (await page.get("/api/tasks")).json()["tasks"]] == ["Lee's"]
+
+
 # --- where a form comes from ---
 
 ELSEWHERE: dict[str, dict[str, str]] = {

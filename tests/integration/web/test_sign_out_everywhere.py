@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from functools import partial
 
 import httpx
+import pytest
 from websockets.asyncio.client import connect
 
 from core import identity
 from core.access import Principal
-from core.models import User
+from core.errors import NotAuthenticated
+from core.models import LinkPurpose, User
 from core.ports import UnitOfWork
 from tests.databases import on_both
 from tests.integration.conftest import World
@@ -56,6 +60,29 @@ async def test_all_sessions_of_the_caller_end_and_nobody_elses(site: Site) -> No
         assert "onethread_sid" not in here.cookies
         here.cookies.set("onethread_sid", secret, domain="127.0.0.1")
         assert (before, await statuses(here, there, others, by_token)) == ([200] * 4, [401, 401, 200, 200])
+
+
+async def test_links_that_were_not_used_are_taken_back(site: Site) -> None:
+    """Whoever made one at a session that was left open would come in again."""
+    kim, lee = [await user_of(site, await site.world.user(name)) for name in ("kim", "lee")]
+    links = {
+        user.name: [
+            await site.world.write(partial(identity.create_link, user=user, purpose=purpose, lifetime=timedelta(days=1)))
+            for purpose in LinkPurpose
+        ]
+        for user in (kim, lee)
+    }
+    async with browser(site, identity.principal_of(kim)) as page:
+        assert (await page.post(PATH)).status_code == 204
+
+    for name, secrets in links.items():
+        for secret, purpose in zip(secrets, LinkPurpose, strict=True):
+            peeked = site.world.read(partial(identity.peek_link, secret=secret, purpose=purpose))
+            if name == "lee":
+                assert await peeked == lee
+            else:
+                with pytest.raises(NotAuthenticated):
+                    await peeked
 
 
 async def test_an_open_page_elsewhere_is_shown_out(world: World) -> None:

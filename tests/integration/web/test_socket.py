@@ -14,6 +14,9 @@ from websockets.typing import Origin
 
 from core import identity
 from core.access import Principal
+from core.follow import Follower
+from core.frames import Frame
+from core.ids import new_id
 from core.models import User
 from tests.integration.conftest import World
 from tests.integration.web.conftest import Site, site_of
@@ -122,10 +125,14 @@ async def test_who_is_not_signed_in_is_let_in_and_told_so_by_the_close_code(site
 async def test_a_browsers_session_is_enough(site: Site) -> None:
     user = await user_of(site, site.world.admin)
     secret = await site.world.write(lambda uow: identity.open_session(uow, user))
+    address, cookie, origin = f"{site.url.replace('http', 'ws', 1)}/ws", {"Cookie": f"onethread_sid={secret}"}, Origin(site.url)
+    for whose in ("", f"?user={user.id}"):
+        async with connect(address + whose, additional_headers=cookie, origin=origin) as socket:
+            assert (await ask(socket, {"event": "ping"}))["status"] == "ok"
     async with connect(
-        f"{site.url.replace('http', 'ws', 1)}/ws", additional_headers={"Cookie": f"onethread_sid={secret}"}, origin=Origin(site.url)
-    ) as socket:
-        assert (await ask(socket, {"event": "ping"}))["status"] == "ok"
+        f"{address}?user={new_id()}", additional_headers=cookie, origin=origin
+    ) as socket:  # a page that another one left open
+        assert await closed(socket) == 4401
 
 
 async def revoke(site: Site, who: Principal) -> None:
@@ -192,6 +199,30 @@ async def test_a_reply_carries_topic_and_ref_of_its_request(site: Site) -> None:
             frame = json.loads(await socket.recv())
             assert (frame["topic"], frame["event"], frame["ref"]) == (f"conversation:{chat.id}", "reply", ref)
             assert frame["payload"]["status"] == "ok"
+
+
+async def test_a_join_that_a_later_one_or_a_leave_overtakes_is_answered_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = await site.world.chat()
+    read = asyncio.Event()
+    frames_of = Follower.frames
+
+    async def late(self: Follower) -> AsyncIterator[Frame]:
+        await read.wait()
+        async for frame in frames_of(self):
+            yield frame
+
+    monkeypatch.setattr(Follower, "frames", late)
+    async with site.socket() as socket:
+        for ref, event in enumerate(["join", "join", "leave", "join", "ping"]):
+            await socket.send(json.dumps({"topic": f"conversation:{chat.id}", "event": event, "ref": ref}))
+        found = []
+        async with asyncio.timeout(5):
+            for _ in range(5):
+                frame = json.loads(await socket.recv())
+                found.append((frame["ref"], frame["payload"]["response"].get("error_code", frame["payload"]["status"])))
+                if len(found) == 4:
+                    read.set()
+    assert found == [(0, "CONFLICT"), (1, "CONFLICT"), (2, "ok"), (4, "ok"), (3, "ok")]
 
 
 WRONG = {

@@ -112,6 +112,19 @@ async def test_usage_is_summed_by_day_in_utc(site: Site) -> None:
     ]
 
 
+async def test_usage_is_that_of_whole_days_and_today(site: Site) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin = today - timedelta(days=6)
+    await spend(site, site.world.admin, at=begin)
+    await spend(site, site.world.admin, at=begin - timedelta(microseconds=1))
+
+    usage = (await site.client.get("/api/usage", params={"days": 7})).json()
+    of_today = (await site.client.get("/api/usage", params={"days": 1})).json()
+
+    assert (datetime.fromisoformat(usage["since"]), [each["day"] for each in usage["by_day"]]) == (begin, [_day(begin, 0)])
+    assert (datetime.fromisoformat(of_today["since"]), of_today["by_day"]) == (today, [])
+
+
 async def test_a_day_ends_at_midnight_utc(site: Site) -> None:
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     for moment in (midnight, midnight - timedelta(microseconds=1)):

@@ -2,6 +2,7 @@
 import { patch, remove } from "../api.js";
 import { conversations, markRead } from "../state/lists.js";
 import { complain, go, paths, toast } from "../ui.js";
+import { copy } from "./copy.js";
 import { ask, confirm } from "./dialog.js";
 import { dropArchived, isShown, pathOf, titleOf } from "./sidebar.js";
 
@@ -23,10 +24,7 @@ export function rename(conversation) {
 
 export const read = ({ id, last_seq }) => markRead(id, last_seq);
 
-export async function copyLink(conversation) {
-  await navigator.clipboard.writeText(location.origin + pathOf(conversation));
-  toast("The link is copied.");
-}
+export const copyLink = (conversation) => copy(location.origin + pathOf(conversation), "The link");
 
 export async function archive(conversation) {
   await patch(`/conversations/${conversation.id}`, { archived: true });

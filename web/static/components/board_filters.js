@@ -22,7 +22,7 @@ export function Filters() {
   return html`<div class="board-filters" role="search" aria-label="Filter the tasks">
     <label class="board-search">
       <${Icon} name="search" /><span class="visually-hidden">Words in ref, title, description or labels</span>
-      <input class="input" type="search" placeholder="Filter" value=${chosen.text} onInput=${choose("text")} onKeyDown=${onKeyDown} />
+      <input class="input" type="search" dir="auto" placeholder="Filter" value=${chosen.text} onInput=${choose("text")} onKeyDown=${onKeyDown} />
     </label>
     <${Filter} label="Assignee" any="Anyone" value=${chosen.assignee} onChange=${choose("assignee")}
       choices=${[[me.name, "Me"], [NOBODY, "Nobody"], ...others.map((name) => [name, name])]} />

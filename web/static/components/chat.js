@@ -1,9 +1,10 @@
 // A conversation as it is shown: its title and what may be done with all of it, the thread, and where one writes.
 import { busy, open, opened, posted, reopen, stop, usage } from "../state/conversation.js";
 import { onPosted, outbox } from "../state/outbox.js";
-import { Icon, Menu, Status, complain, detailsOpen, follow, html, money, paths, tokens, useEffect } from "../ui.js";
-import { archive, copyLink, erase, rename, unarchive } from "./actions.js";
+import { Icon, Menu, Status, detailsOpen, follow, html, money, paths, tokens, useEffect } from "../ui.js";
+import "./attachments.js"; // so that files can be chosen without a connection, too
 import { Composer } from "./composer.js";
+import { itemsFor } from "./sidebar.js";
 import { Thread } from "./thread.js";
 import { Unsent } from "./unsent.js";
 
@@ -38,11 +39,12 @@ export function Chat({ topic }) {
 
 function Head({ conversation, task }) {
   if (!conversation) return html`<header class="chat-head"><h1><span class="skeleton title"></span></h1></header>`;
+  const asks = busy.value?.status === "waiting"; // below, in better words
   return html`<header class="chat-head">
     ${conversation.task_ref && html`<a class="ref" href=${paths.task(conversation.task_ref)} onClick=${follow}>${conversation.task_ref}</a>`}
     <h1 dir="auto" title=${conversation.title}>${conversation.title || "New chat"}</h1>
     ${conversation.archived_at && html`<span class="badge">Archived</span>`}
-    <${Status} status=${conversation.agent_status} message=${conversation.agent_status_message} />
+    <${Status} status=${conversation.agent_status} message=${asks ? "" : conversation.agent_status_message} />
     <span class="grow"></span>
     <${Total} />
     ${task &&
@@ -53,7 +55,7 @@ function Head({ conversation, task }) {
       aria-pressed=${detailsOpen.value}
       onClick=${() => (detailsOpen.value = !detailsOpen.value)}
     ><${Icon} name="panel" /></button>`}
-    <${Menu} label="More" items=${() => actions(conversation)} />
+    <${Menu} label="More" items=${() => itemsFor(conversation)} />
   </header>`;
 }
 
@@ -67,18 +69,6 @@ function Total() {
   return html`<span class="chat-total" title=${about}>
     <span class="visually-hidden">So far: </span>${total.estimated ? "≈" : ""}${tokens(total.tokens_in + total.tokens_out)} tokens · ${cost}
   </span>`;
-}
-
-function actions(conversation) {
-  const run = (action) => () => action(conversation).catch(complain);
-  return [
-    { label: "Rename", icon: "edit", onSelect: run(rename) },
-    { label: "Copy the link", icon: "link", onSelect: run(copyLink) },
-    conversation.archived_at
-      ? { label: "Move out of the archive", icon: "archive", onSelect: run(unarchive) }
-      : { label: "Archive", icon: "archive", onSelect: run(archive) },
-    { label: conversation.task_ref ? "Delete the task" : "Delete", icon: "trash", danger: true, onSelect: run(erase) },
-  ];
 }
 
 function Absent({ title, text }) {

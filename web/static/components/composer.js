@@ -1,29 +1,32 @@
 // Where a message is written: its text, its files, who is to answer it, and what was begun and not sent. What was sent goes to state/outbox.js, which
 // never loses it; it comes with the first key that is pressed, since the page's first load is counted.
-import { patch, signedOut } from "../api.js";
+import { patch, post, signedOut } from "../api.js";
+import { connection } from "../socket.js";
 import { UNSENT, conversations, me } from "../state/lists.js";
-import { Icon, bytes, complain, html, keep, kept, keptNames, lazy, preload, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
+import { Icon, complain, html, keep, kept, keptNames, lazy, preload, style, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 
-const MOST_CHARACTERS = 10000; // core/messages.py
+export const MOST_CHARACTERS = 10000; // core/messages.py
 const COUNTED_FROM = 9000;
-const MOST_FILES = 10; // core/attachments.py
-const MOST_BYTES = 10 * 1024 * 1024;
-const READ_BYTES = 50000; // core/llm/history.py: what the agent reads of a text file
 const OVERLAY = "dialog[open], .menu:popover-open";
 
+const NEXT = "Write on; it is answered next";
+const PLACEHOLDERS = { waiting: "Writing something else denies it", running: NEXT, queued: NEXT };
+const STOP_MS = 10000; // then one does not mean it any more
+const SHORTEN = "Shorten it or attach it as a file.";
 const SIGNED_OUT = "You are signed out. What you write is kept; it can be sent when you signed in again.";
 
+const Attached = lazy(() => import("./attachments.js"), "Attached", "chat");
 const ModelList = lazy(() => import("./models.js"), "ModelList", "models");
 
 /**
- * @param {{conversation_id?: string | null, task_ref?: string | null, model?: string | null, busy?: object | null, onStop?: () => Promise<void>,
- *   placeholder?: string, focus?: boolean}} props without conversation and task it begins a new chat, which opens when the server has it. `model`
+ * @param {{conversation_id?: string | null, model?: string | null, busy?: object | null, onStop?: () => Promise<void>,
+ *   placeholder?: string}} props without conversation it begins a new chat, which opens when the server has it. `model`
  *   is the conversation's; `busy` is there while `onStop` has something to stop
  */
 export const Composer = (props) => html`<${Writing} key=${placeOf(props)} ...${props} />`;
 
-function Writing({ conversation_id = null, task_ref = null, model = null, busy, onStop, placeholder, focus = true }) {
-  const place = placeOf({ conversation_id, task_ref });
+function Writing({ conversation_id = null, model = null, busy, onStop, placeholder }) {
+  const place = placeOf({ conversation_id });
   const is_new = place === "home";
   const [text, setText] = useState(() => draftOf(place));
   const [files, setFiles] = useState(() => filesOf(place));
@@ -31,6 +34,7 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
   const [picked, setPicked] = useState(undefined); // until the conversation tells the same
   const [NewChat, setNewChat] = useState(null); // what waits above; it comes when somebody writes
   const field = useRef(null);
+  const sending = useRef(null); // the promise of what was sent last, until the server answered it
   const chosen = picked === undefined ? model : picked;
   const length = countOf(text);
 
@@ -45,33 +49,56 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
     keepFiles(place, next);
   };
 
-  const add = (added) => {
-    const { taken, refusals } = sifted(added, filesOf(place).length);
-    attach([...filesOf(place), ...taken]);
-    setHint(refusals.join(" "));
+  const add = async (added) => {
+    try {
+      const { sifted } = await import("./attachments.js");
+      const { taken, refusals } = sifted(added, filesOf(place).length);
+      attach([...filesOf(place), ...taken]);
+      setHint(refusals.join(" "));
+      return taken.length > 0;
+    } catch {
+      setHint("The server cannot be reached. Attach it again in a moment.");
+    }
   };
 
   const submit = async (event) => {
     event?.preventDefault();
     const content = text.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
     if (signedOut.value) return setHint(SIGNED_OUT);
-    if (length > MOST_CHARACTERS) return setHint(tooLong(length));
+    if (length > MOST_CHARACTERS) return setHint(`${tooLong(length)} ${SHORTEN}`);
     if (!content && !files.length) return setHint("The message is empty. Write something first.");
     const said = content || `(${files.map((file) => file.name).join(", ")})`; // as it is for files alone from a chat platform
-    write("");
+    setText("");
+    setHint("");
     attach([]);
     field.current.focus();
+    const parts = Promise.all([import("../state/outbox.js"), is_new && import("./unsent.js")]);
+    const sent = parts.then(([{ send }]) => {
+      if (draftOf(place) === text) keepDraft(place, ""); // from here on the outbox keeps it
+      return send({ conversation_id, content: said, files, model: is_new ? chosen : null });
+    });
+    const under_way = (sending.current = sent.catch(() => null));
+    under_way.then(() => sending.current === under_way && (sending.current = null));
     try {
-      const [{ send }] = await Promise.all([import("../state/outbox.js"), is_new && import("./unsent.js")]);
-      send({ conversation_id, task_ref, content: said, files, model: is_new ? chosen : null });
+      await sent;
     } catch {
-      write(text);
-      attach(files);
+      const since = draftOf(place);
+      write(since === text ? text : [text, since].filter(Boolean).join("\n"));
+      attach([...files, ...filesOf(place)]);
       setHint("The server cannot be reached. What you wrote is kept; try again in a moment.");
     }
   };
 
-  const stop = () => onStop().catch(complain);
+  const stop = async () => {
+    try {
+      if (busy && onStop) return await onStop();
+      const asked = Date.now();
+      const posted = await sending.current; // the turn is known with the server's answer
+      if (posted && Date.now() - asked < STOP_MS) await post(`/turns/${posted.turn_id}/cancel`);
+    } catch (error) {
+      complain(error);
+    }
+  };
 
   const pick = async (next) => {
     setPicked(next);
@@ -88,16 +115,17 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
   useLayoutEffect(() => grow(field.current), [text]);
   useEffect(() => setPicked(undefined), [model]);
   useEffect(() => {
-    if (focus && matchMedia("(hover: hover)").matches && !document.querySelector(OVERLAY)) field.current.focus({ preventScroll: true });
+    if (matchMedia("(hover: hover)").matches && !document.querySelector(OVERLAY)) field.current.focus({ preventScroll: true });
   }, []);
-  useEffect(() => followDraft(place, (other) => document.activeElement !== field.current && setText(other)), []);
+  useEffect(() => followDraft(place, () => field.current.value, setText), []);
   useEffect(() => {
     if (!is_new || !(text || files.length || keptNames(UNSENT).length)) return;
-    import("./unsent.js").then(({ NewChat }) => setNewChat(() => NewChat)).catch(() => {}); // tried again with the next key
+    const parts = Promise.all([import("./unsent.js"), style("chat")]);
+    parts.then(([{ NewChat }]) => setNewChat(() => NewChat)).catch(() => {}); // tried again with the next key
   }, [text, files]);
   useEffect(() => {
-    if (!busy || !onStop) return;
     const pressed = (event) => {
+      if (!(busy && onStop) && !(sending.current && connection.value === "online")) return;
       const elsewhere = event.target !== field.current && event.target.closest?.("input, textarea, select, [contenteditable]");
       if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || elsewhere || document.querySelector(OVERLAY)) return;
       event.preventDefault();
@@ -110,6 +138,7 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
 
   const pressed = (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (event.repeat) return event.preventDefault(); // held down, perhaps since it was on a button
     if (matchMedia("(pointer: coarse)").matches && !event.ctrlKey && !event.metaKey) return; // on a phone's keyboard, Send is the button
     submit(event);
   };
@@ -118,10 +147,9 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
     event.preventDefault();
     add([...event.clipboardData.files]);
   };
-  const asFile = () => {
-    add([new File([text], "message.txt", { type: "text/plain" })]);
-    write("");
+  const asFile = async () => {
     field.current.focus();
+    if (await add([new File([text], "message.txt", { type: "text/plain" })])) write("");
   };
 
   const too_long = length > MOST_CHARACTERS;
@@ -135,40 +163,47 @@ function Writing({ conversation_id = null, task_ref = null, model = null, busy, 
           field.current.focus();
         }} />`)}
       </ul>`}
-      <textarea ref=${field} rows="1" aria-label="Message" aria-describedby="composer-hint" value=${text} enterkeyhint="enter"
-        placeholder=${placeholder ?? (busy ? "Write on; it is answered next" : "Write a message")}
+      <textarea ref=${field} rows="1" dir="auto" aria-label="Message" aria-describedby="composer-hint" value=${text} enterkeyhint="enter"
+        placeholder=${placeholder ?? PLACEHOLDERS[busy?.status] ?? "Write a message"}
         onInput=${(event) => write(event.currentTarget.value)} onKeyDown=${pressed} onPaste=${pasted}></textarea>
       <div class="composer-bar">
         <${Attach} onFiles=${add} />
-        ${!task_ref && html`<${ModelButton} model=${chosen} is_new=${is_new} onPick=${pick} />`}
+        <${ModelButton} model=${chosen} is_new=${is_new} onPick=${pick} />
         <span class=${`composer-count ${too_long ? "danger" : ""}`}>
           ${length >= COUNTED_FROM && `${length.toLocaleString("en")} / ${MOST_CHARACTERS.toLocaleString("en")}`}
         </span>
         ${busy && onStop && html`<button type="button" class="icon-button composer-stop" aria-label="Stop the answer" title="Stop the answer (Esc)"
-          onClick=${stop}><${Icon} name="stop" /></button>`}
+          onClick=${() => (writeOn(), stop())}><${Icon} name="stop" /></button>`}
         <button class="icon-button composer-send" aria-label="Send" title=${signedOut.value ? "Sign in again to send" : "Send (Enter)"}
           aria-disabled=${signedOut.value || (!text.trim() && !files.length)}><${Icon} name="send" /></button>
       </div>
       ${dropping && html`<p class="composer-drop">Drop files to attach them</p>`}
     </form>
     <p class="composer-hint" id="composer-hint" role="status">
-      ${hint || (signedOut.value && SIGNED_OUT) || (too_long && tooLong(length))}
+      ${hint || (signedOut.value && SIGNED_OUT) || (too_long && `${tooLong(length)} ${SHORTEN}`)}
       ${too_long && html` <button type="button" class="button small" onClick=${asFile}>Attach it as a file</button>`}
     </p>`;
 }
 
-const tooLong = (length) => {
+export const tooLong = (length) => {
   const [most, has] = [MOST_CHARACTERS, length].map((each) => each.toLocaleString("en"));
-  return `A message has at most ${most} characters; this one has ${has}. Shorten it or attach it as a file.`;
+  return `A message has at most ${most} characters; this one has ${has}.`;
 };
 
 /** As the server counts: an emoji is one. */
-const countOf = (text) => (text.length < COUNTED_FROM ? text.length : [...text].length);
+export const countOf = (text) => (text.length < COUNTED_FROM ? text.length : [...text].length);
 
-function grow(field) {
+/** Makes a field as high as its text; css says how far. Its form stays as high as it is meanwhile, or what is around would scroll. */
+export function grow(field) {
+  field.form.style.minHeight = `${field.form.offsetHeight}px`;
   field.style.height = "auto";
-  field.style.height = `${field.scrollHeight}px`; // css/base.css says how far
+  field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
+  field.form.style.minHeight = "";
 }
+
+/** For when what was pressed goes away: the focus goes to where one writes, or on a phone, where that opens the keyboard, to the thread. */
+export const writeOn = () =>
+  document.querySelector(matchMedia("(hover: hover)").matches ? ".composer textarea" : ".thread-box")?.focus({ preventScroll: true });
 
 // --- what was begun: texts are kept in this browser, for who wrote them; files as long as the page lives ---
 
@@ -178,7 +213,7 @@ const DRAFTS = `onethread:${me.id}:draft:`;
 const attached = new Map();
 
 /** Where somebody writes: the name of a draft. */
-const placeOf = ({ conversation_id, task_ref }) => conversation_id ?? task_ref ?? "home";
+const placeOf = ({ conversation_id }) => conversation_id ?? "home";
 
 const draftOf = (place) => textOf(kept(DRAFTS + place));
 const filesOf = (place) => attached.get(place) ?? [];
@@ -209,30 +244,18 @@ export function moveDraft(from, to) {
   keepFiles(from, []);
 }
 
-/** Calls `changed(text)` when another tab of this browser writes, or sends, the draft of this place. */
-function followDraft(place, changed) {
-  const told = ({ key, newValue }) => key === DRAFTS + place && changed(textOf(newValue));
+/** Calls `changed(text)` when another tab of this browser writes, or sends, the draft of this place; not where `own()` differs from what was kept. */
+function followDraft(place, own, changed) {
+  const told = ({ key, oldValue, newValue }) => {
+    if (key === DRAFTS + place && (!own().trim() || own() === textOf(oldValue))) changed(textOf(newValue));
+  };
   addEventListener("storage", told);
   return () => removeEventListener("storage", told);
 }
 
 // --- files ---
 
-const FOLDER = "inode/directory";
-
-/** Those that the server would take beside `count` others, and a sentence for each that it would not. */
-function sifted(files, count) {
-  const taken = [];
-  const refusals = [];
-  for (const file of files) {
-    if (file.type === FOLDER) refusals.push(`“${file.name}” is a folder. Attach the files in it.`);
-    else if (!file.size) refusals.push(`The file “${file.name}” is empty.`);
-    else if (file.size > MOST_BYTES) refusals.push(`The file “${file.name}” is larger than ${bytes(MOST_BYTES)}, which is the most.`);
-    else if (count + taken.length < MOST_FILES) taken.push(file);
-    else refusals.push(`The file “${file.name}” was left out: a message has at most ${MOST_FILES}.`);
-  }
-  return { taken, refusals };
-}
+export const FOLDER = "inode/directory";
 
 function Attach({ onFiles }) {
   const input = useRef(null);
@@ -245,35 +268,6 @@ function Attach({ onFiles }) {
       onClick=${() => input.current.click()}>
       <${Icon} name="attach" />
     </button>`;
-}
-
-function Attached({ file, onRemove }) {
-  const [picture, setPicture] = useState("");
-  const [[note, more], setNote] = useState(["", ""]);
-  useEffect(() => {
-    noteOf(file).then(setNote);
-    if (!file.type.startsWith("image/")) return;
-    const address = URL.createObjectURL(file);
-    setPicture(address);
-    return () => URL.revokeObjectURL(address);
-  }, [file]);
-  return html`<li class="composer-file" title=${[file.name, more].filter(Boolean).join(": ")}>
-    ${picture ? html`<img src=${picture} alt="" onError=${() => setPicture("")} />` : html`<${Icon} name="file" />`}
-    <span><bdi>${file.name}</bdi><small>${[bytes(file.size), note].filter(Boolean).join(" · ")}</small></span>
-    <button type="button" class="icon-button" aria-label=${`Remove ${file.name}`} title="Remove" onClick=${onRemove}><${Icon} name="close" /></button>
-  </li>`;
-}
-
-/** What the agent reads of a file, where that is not all: in short, and as a sentence. */
-async function noteOf(file) {
-  try {
-    const head = new Uint8Array(await file.slice(0, READ_BYTES).arrayBuffer());
-    if (head.includes(0)) throw new TypeError("no text");
-    new TextDecoder("utf-8", { fatal: true }).decode(head, { stream: true });
-    return file.size > READ_BYTES ? ["read in part", `the agent reads its first ${bytes(READ_BYTES)}.`] : ["", ""];
-  } catch {
-    return ["for people", "people can open it; the agent reads text only, and is told its name."];
-  }
 }
 
 /** True while files are held over the page; dropped anywhere, they are attached. */

@@ -95,7 +95,7 @@ function Ask({ title, label, value = "", action = "Save", maxLength = 200, save,
       <h2>${title}</h2>
       <div class="field">
         <label for="ask">${label}</label>
-        <input id="ask" class="input" autofocus autocomplete="off" maxlength=${maxLength} value=${text} aria-invalid=${!!error}
+        <input id="ask" class="input" dir="auto" autofocus autocomplete="off" maxlength=${maxLength} value=${text} aria-invalid=${!!error}
           onInput=${(event) => setText(event.currentTarget.value)} onFocus=${(event) => event.currentTarget.select()} />
         ${error && html`<p class="error" role="alert">${error}</p>`}
       </div>

@@ -1,8 +1,7 @@
 // The place where one changes what one wrote. It comes when somebody does.
 import { edit } from "../state/conversation.js";
 import { html, useLayoutEffect, useRef, useState } from "../ui.js";
-
-const MOST_CHARACTERS = 10000; // core/messages.py
+import { MOST_CHARACTERS, countOf, grow, tooLong } from "./composer.js";
 
 export function Editor({ message, onDone }) {
   const [text, setText] = useState(message.content);
@@ -12,13 +11,10 @@ export function Editor({ message, onDone }) {
     area.current.focus();
     area.current.setSelectionRange(text.length, text.length);
   }, []);
-  useLayoutEffect(() => {
-    area.current.style.height = "auto";
-    area.current.style.height = `${area.current.scrollHeight + 2}px`;
-  }, [text]);
-  const length = [...text].length;
-  const tooLong = length > MOST_CHARACTERS;
-  const cannot = state.saving || tooLong || !text.trim();
+  useLayoutEffect(() => grow(area.current), [text]);
+  const length = countOf(text);
+  const isTooLong = length > MOST_CHARACTERS;
+  const cannot = state.saving || isTooLong || !text.trim();
   const save = async (event) => {
     event?.preventDefault();
     if (cannot) return;
@@ -39,14 +35,14 @@ export function Editor({ message, onDone }) {
     }
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) save(event);
   };
-  const problem = tooLong ? `A message has at most 10,000 characters; this one has ${length.toLocaleString("en")}.` : state.problem;
+  const problem = isTooLong ? tooLong(length) : state.problem;
   return html`<form class="editor" onSubmit=${save}>
     <textarea
       class="input"
       ref=${area}
       dir="auto"
       aria-label="Edit the message"
-      aria-invalid=${tooLong}
+      aria-invalid=${isTooLong}
       value=${text}
       onInput=${(event) => setText(event.target.value)}
       onKeyDown=${onKeyDown}

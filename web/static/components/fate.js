@@ -1,9 +1,12 @@
 // What becomes of a reply: what it waits for, how it ended, who gave it and what that cost.
 import { retry } from "../state/conversation.js";
 import { me } from "../state/lists.js";
-import { Icon, complain, html, money, tokens, useEffect, useState } from "../ui.js";
+import { Icon, complain, html, money, tokens, useState } from "../ui.js";
+import { writeOn } from "./composer.js";
+import { useCountdown } from "./unsent.js";
 
 const WHY = {
+  __proto__: null,
   RATE_LIMITED: "is busy",
   UNAVAILABLE: "is busy",
   TIMEOUT: "takes too long",
@@ -33,13 +36,7 @@ function Thinking() {
 }
 
 function Countdown({ at, problem }) {
-  const left = () => Math.max(0, Math.ceil((Date.parse(at) - Date.now()) / 1000));
-  const [seconds, setSeconds] = useState(left);
-  useEffect(() => {
-    setSeconds(left());
-    const timer = setInterval(() => setSeconds(left()), 1000);
-    return () => clearInterval(timer);
-  }, [at]);
+  const seconds = useCountdown(Date.parse(at));
   const when = seconds >= 90 ? `${Math.round(seconds / 60)} min` : `${seconds} s`;
   return html`<div class="note warning">
     ${problem && html`<p>${problem}</p>`}
@@ -53,6 +50,7 @@ export function Outcome({ message }) {
   if (message.status !== "failed" && message.status !== "cancelled") return null;
   const again = async () => {
     setAsking(true);
+    writeOn();
     await retry(message.turn_id).catch(complain);
     setAsking(false);
   };

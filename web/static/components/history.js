@@ -86,11 +86,7 @@ function what(field, before, after) {
     case "labels":
       return labels(before ?? [], after ?? []);
     case "description":
-      return html`${!before ? "added a description" : after ? "changed the description" : "removed the description"}
-        <details class="history-text"><summary>Show</summary>
-          ${before && html`<p>Before</p><pre dir="auto">${before}</pre>`}
-          ${after && html`<p>After</p><pre dir="auto">${after}</pre>`}
-        </details>`;
+      return "changed the description"; // what it said before is not kept
     default:
       return html`changed ${field}`; // a field that a newer server knows
   }

@@ -2,14 +2,14 @@
 import { Copy, Markdown } from "../markdown.js";
 import { ended, erase } from "../state/conversation.js";
 import { me } from "../state/lists.js";
-import { Avatar, Icon, Time, bytes, complain, dateTime, html, lazy, paths, useState } from "../ui.js";
-import { confirm } from "./dialog.js";
+import { Avatar, Icon, Time, bytes, complain, dateTime, html, lazy, paths, useErrorBoundary, useLayoutEffect, useRef, useState } from "../ui.js";
 import { Outcome, Progress, Spent } from "./fate.js";
 import { Question } from "./question.js";
 import { ToolCall } from "./toolcall.js";
 
 const Editor = lazy(() => import("./editor.js"), "Editor");
 const ORIGINS = {
+  __proto__: null,
   slack: ["Slack", "slack"],
   discord: ["Discord", "discord"],
   mcp: ["IDE", "code"],
@@ -28,8 +28,29 @@ const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
  * @param {boolean} props.asked whether the reply was asked for by who is signed in
  * @param {boolean} props.shown whether the address points at it
  */
-export function Message({ message, turn, before, next, last, asked, shown }) {
+export function Message(props) {
+  const { message } = props;
+  const failed = useRef(null);
+  useErrorBoundary(() => (failed.current = message));
+  return failed.current === message ? html`<${Plain} message=${message} />` : html`<${Shown} ...${props} />`;
+}
+
+/** What cannot be shown as it should be takes nothing else with it. */
+function Plain({ message }) {
+  return html`<article class="post" id=${`m${message.seq}`}>
+    <p class="note danger">This message cannot be shown as it should be.</p>
+    <p class="md plain" dir="auto">${message.content}</p>
+  </article>`;
+}
+
+function Shown({ message, turn, before, next, last, asked, shown }) {
   const [editing, setEditing] = useState(false);
+  const post = useRef(null);
+  const edited = useRef(false);
+  useLayoutEffect(() => {
+    if (edited.current && !editing) post.current.querySelector(".edit")?.focus(); // where it was before
+    edited.current = editing;
+  }, [editing]);
   const isReply = message.role === "assistant";
   const who = isReply ? "Agent" : (message.author ?? (message.role === "system" ? "Onethread" : "Somebody"));
   const mine = !isReply && message.author === me.name;
@@ -37,12 +58,12 @@ export function Message({ message, turn, before, next, last, asked, shown }) {
   const calls = message.tool_calls.filter((call) => call.name !== "ask_user"); // the question itself is shown
   const kind = `${isReply ? "reply" : "said"}${mine ? " mine" : ""}${shown ? " shown" : ""}`;
   if (message.deleted_at) {
-    return html`<article class=${`post gone ${kind}`} id=${`m${message.seq}`}>
+    return html`<article ref=${post} class=${`post gone ${kind}`} id=${`m${message.seq}`} tabindex="-1">
       <${Knot} who=${who} isReply=${isReply} />
       <p class="hint">${isReply ? "This answer was deleted." : `${who} deleted this message.`}</p>
     </article>`;
   }
-  return html`<article class=${`post ${kind}`} id=${`m${message.seq}`} aria-busy=${growing} data-status=${message.status}>
+  return html`<article ref=${post} class=${`post ${kind}`} id=${`m${message.seq}`} aria-busy=${growing} data-status=${message.status}>
     <${Knot} who=${who} isReply=${isReply} active=${growing && turn?.status === "running"} />
     <header>
       <b dir="auto">${who}</b>
@@ -91,22 +112,31 @@ function Origin({ source }) {
 function Doing({ message, canEdit = false, canErase, onEdit }) {
   const isReply = message.role === "assistant";
   const name = isReply ? "answer" : "message";
-  const onErase = async () => {
+  const onErase = async ({ currentTarget }) => {
+    const post = currentTarget.closest(".post");
     const text = isReply
       ? "Its text goes for good, here and wherever else it is shown."
       : "Its text goes for good. An answer that is being written stops; one that is there stays.";
-    if (await confirm({ title: `Delete this ${name}?`, text, action: "Delete", danger: true })) await erase(message.id).catch(complain);
+    try {
+      const { confirm } = await import("./dialog.js");
+      if (!(await confirm({ title: `Delete this ${name}?`, text, action: "Delete", danger: true }))) return;
+      await erase(message.id);
+    } catch (error) {
+      return complain(error);
+    }
+    // The button goes, and with it the focus.
+    requestAnimationFrame(() => document.activeElement === document.body && post.focus({ preventScroll: true }));
   };
   return html`<span class="doing">
     ${message.content &&
     html`<${Copy} class="icon-button" text=${message.content} label=${`Copy the ${name} as Markdown`}><${Icon} name="copy" size=${16} /></${Copy}>`}
-    ${canEdit && html`<${Action} icon="edit" label="Edit the message" onClick=${onEdit} />`}
+    ${canEdit && html`<${Action} icon="edit" label="Edit the message" class="edit" onClick=${onEdit} />`}
     ${canErase && html`<${Action} icon="trash" label=${`Delete the ${name}`} onClick=${onErase} />`}
   </span>`;
 }
 
-function Action({ icon, label, onClick }) {
-  return html`<button type="button" class="icon-button" aria-label=${label} title=${label} onClick=${onClick}>
+function Action({ icon, label, class: name = "", onClick }) {
+  return html`<button type="button" class=${`icon-button ${name}`} aria-label=${label} title=${label} onClick=${onClick}>
     <${Icon} name=${icon} size=${16} />
   </button>`;
 }

@@ -4,6 +4,7 @@ import { Icon, html, useEffect, useLayoutEffect, useRef, useState } from "../ui.
 
 /** By how litellm spells them: how they are called. */
 const NAMES = {
+  __proto__: null,
   anthropic: "Anthropic",
   openai: "OpenAI",
   gemini: "Google Gemini",

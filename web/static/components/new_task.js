@@ -47,16 +47,19 @@ function NewTask({ done }) {
       <h2>New task</h2>
       <div class="field">
         <label for="new-title">Title</label>
-        <input id="new-title" class="input" autofocus required maxlength=${MAX_TITLE} autocomplete="off" value=${fields.title} onInput=${typed("title")} />
+        <input id="new-title" class="input" dir="auto" autofocus required maxlength=${MAX_TITLE} autocomplete="off"
+          value=${fields.title} onInput=${typed("title")} />
       </div>
       <div class="field">
         <label for="new-description">Description</label>
-        <textarea id="new-description" class="input" maxlength=${MAX_DESCRIPTION} rows="4" placeholder="What the agent and others should know; Markdown"
+        <textarea id="new-description" class="input" dir="auto" maxlength=${MAX_DESCRIPTION} rows="4" placeholder="What the agent and others should know; Markdown"
           value=${fields.description} onInput=${typed("description")}></textarea>
       </div>
       <div class="pair">
-        <div class="field"><label for="new-assignee">Assignee</label><${AssigneeField} id="new-assignee" value=${fields.assignee} onChange=${set("assignee")} /></div>
-        <div class="field"><label for="new-priority">Priority</label><${PriorityField} id="new-priority" value=${fields.priority} onChange=${set("priority")} /></div>
+        <div class="field"><label for="new-assignee">Assignee</label>
+          <${AssigneeField} id="new-assignee" value=${fields.assignee} onChange=${set("assignee")} /></div>
+        <div class="field"><label for="new-priority">Priority</label>
+          <${PriorityField} id="new-priority" value=${fields.priority} onChange=${set("priority")} /></div>
         <div class="field"><label for="new-due">Due</label><${DueField} id="new-due" value=${fields.due_at} onChange=${set("due_at")} /></div>
       </div>
       ${projects.length > 1 &&

@@ -1,6 +1,7 @@
 // The question that a reply ends with: its options as buttons, one's own words, and in the end what was answered.
 import { answer } from "../state/conversation.js";
 import { Icon, complain, html, useState } from "../ui.js";
+import { writeOn } from "./composer.js";
 
 /** `given`: the message that answered it, null while none did. `open`: whether it can still be answered. */
 export function Question({ message, given, open }) {
@@ -8,6 +9,7 @@ export function Question({ message, given, open }) {
   const { options } = message.metadata.question;
   const choose = async (option) => {
     setSending(true);
+    writeOn();
     await answer(message.id, option).catch(complain);
     setSending(false);
   };

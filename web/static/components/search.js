@@ -52,7 +52,8 @@ function Search({ first, done }) {
   return html`<${Dialog} label="Search" class="search" onClose=${() => done()}>
     <div class="search-field">
       <${Icon} name="search" />
-      <input type="search" autofocus autocomplete="off" maxlength="200" placeholder="Search titles and messages" aria-label="Search titles and messages" role="combobox"
+      <input type="search" dir="auto" autofocus autocomplete="off" maxlength="200" placeholder="Search titles and messages"
+        aria-label="Search titles and messages" role="combobox"
         aria-expanded=${results.length > 0} aria-controls="search-results" aria-activedescendant=${results.length ? `result-${at}` : undefined}
         value=${query} onInput=${(event) => setQuery(event.currentTarget.value)} onKeyDown=${onKeyDown} />
       <button class="icon-button" aria-label="Close the search" title="Close" onClick=${() => done()}><${Icon} name="close" /></button>
@@ -60,7 +61,10 @@ function Search({ first, done }) {
     ${error
       ? html`<div class="empty-state" role="alert"><p>${error}</p><button class="button" onClick=${() => setAgain(again + 1)}>Try again</button></div>`
       : html`<ul ref=${list} id="search-results" role="listbox" aria-label="What was found">
-          ${results.map((result, place) => html`<${Result} key=${place} id=${`result-${place}`} result=${result} query=${found.query} selected=${place === at} onPoint=${() => setAt(place)} onClick=${() => show(result)} />`)}
+          ${results.map(
+            (result, place) => html`<${Result} key=${place} id=${`result-${place}`} result=${result} query=${found.query} selected=${place === at}
+              onPoint=${() => setAt(place)} onClick=${() => show(result)} />`,
+          )}
         </ul>`}
     <p class="search-note" role="status">${note(sought, found, error)}</p>
   </${Dialog}>`;
@@ -79,7 +83,10 @@ function Result({ id, result, query, selected, onPoint, onClick }) {
   const who = message && (message.role === "user" ? (message.author ?? "Somebody") : "Agent");
   return html`<li id=${id} class="result" role="option" aria-selected=${selected} onPointerMove=${onPoint} onClick=${onClick}>
     <${Status} status=${conversation.agent_status} short />
-    <span class="result-title">${conversation.task_ref && html`<span class="ref">${conversation.task_ref}</span> `}<span dir="auto"><${Marked} text=${titleOf(conversation)} query=${query} /></span></span>
+    <span class="result-title">
+      ${conversation.task_ref && html`<span class="ref">${conversation.task_ref}</span>${" "}`}
+      <span dir="auto"><${Marked} text=${titleOf(conversation)} query=${query} /></span>
+    </span>
     <${Time} at=${message?.created_at ?? conversation.updated_at} />
     ${message && html`<span class="result-text" dir="auto"><b>${who}:</b> <${Marked} text=${excerpt} query=${query} /></span>`}
   </li>`;

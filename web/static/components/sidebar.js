@@ -1,7 +1,7 @@
 // The sidebar: the conversations, each a knot on the thread with what its agent does; what one can make, find and do with them; who is signed in.
 // On a phone it is a drawer.
 import { get } from "../api.js";
-import { conversations, me, unread } from "../state/lists.js";
+import { conversations, leave, me, unread } from "../state/lists.js";
 import {
   Avatar,
   Icon,
@@ -18,6 +18,7 @@ import {
   setTheme,
   signal,
   theme,
+  toast,
   useEffect,
   useLayoutEffect,
   useRef,
@@ -48,8 +49,10 @@ const shown = computed(() => {
 
 export const titleOf = (conversation) => conversation.title || "New chat";
 export const pathOf = ({ id, task_ref }) => (task_ref ? paths.task(task_ref) : paths.conversation(id));
-export const isShown = ({ id, task_ref }) =>
-  (route.value.view === "conversation" && route.value.name === id) || (route.value.view === "task" && [task_ref, id].includes(route.value.name));
+export function isShown({ id, task_ref }) {
+  const { view, name } = route.value;
+  return view === "task" ? name.toUpperCase() === task_ref : view === "conversation" && name === id;
+}
 
 export const search = (query = "") => import("./search.js").then((module) => module.search(query), complain);
 export const newTask = () => import("./new_task.js").then((module) => module.newTask(), complain);
@@ -77,8 +80,12 @@ export function Sidebar() {
   return html`<nav ref=${nav} id="sidebar" class="sidebar" data-open=${drawer.value} aria-label="Conversations">
       <header class="sidebar-head">
         <a class="brand" href=${paths.home} onClick=${follow}><span class="brand-mark"><${Icon} name="agent" /></span>Onethread</a>
-        <button class="icon-button" aria-label="Search everywhere" title="Search everywhere (Ctrl K)" onClick=${() => search()}><${Icon} name="search" /></button>
-        <button class="icon-button only-phone close-drawer" aria-label="Close the list" title="Close" onClick=${closeDrawer}><${Icon} name="close" /></button>
+        <button class="icon-button" aria-label="Search everywhere" title="Search everywhere (Ctrl K)" onClick=${() => search()}>
+          <${Icon} name="search" />
+        </button>
+        <button class="icon-button only-phone close-drawer" aria-label="Close the list" title="Close" onClick=${closeDrawer}>
+          <${Icon} name="close" />
+        </button>
       </header>
       <div class="sidebar-make">
         <a class="button primary" href=${paths.home} onClick=${follow}><${Icon} name="plus" size=${18} />New chat</a>
@@ -108,7 +115,7 @@ function Filters() {
     event.stopPropagation();
   };
   return html`<div class="sidebar-filters">
-    <input class="input filter" type="search" placeholder="Filter" aria-label="Filter the list" value=${words.value} maxlength="200" autocomplete="off"
+    <input class="input filter" type="search" dir="auto" placeholder="Filter" aria-label="Filter the list" value=${words.value} maxlength="200" autocomplete="off"
       onInput=${(event) => (words.value = event.currentTarget.value)} onKeyDown=${onKeyDown} />
     <div class="tabs" role="group" aria-label="Which conversations">
       ${Object.entries(TABS).map(
@@ -156,6 +163,9 @@ function List() {
   const error = archived.value ? archived.value.error : conversations.error.value;
   const hasMore = archived.value ? (archived.value.items?.length ?? 0) < archived.value.total : conversations.hasMore.value;
   const [at, setAt] = useState(null); // the row that Tab comes to
+  const list = useRef(null);
+  const current = items?.find(isShown)?.id;
+  useLayoutEffect(() => list.current?.querySelector("li:has([aria-current])")?.scrollIntoView({ block: "nearest" }), [current]);
   if (error && !items) {
     return html`<div class="thread-list empty-state" role="alert">
       <p>${error}</p>
@@ -173,11 +183,17 @@ function List() {
     setAt(rows[to].parentElement.dataset.id);
     rows[to].focus();
   };
-  return html`<div class="thread-list" onKeyDown=${onKeyDown}>
-    ${archived.value && html`<p class="list-note"><span class="grow">Archived</span><button class="button small quiet" onClick=${() => choose("all")}>Back to all</button></p>`}
+  return html`<div ref=${list} class="thread-list" onKeyDown=${onKeyDown}>
+    ${archived.value &&
+    html`<p class="list-note">
+      <span class="grow">Archived</span><button class="button small quiet" onClick=${() => choose("all")}>Back to all</button>
+    </p>`}
     ${items.length > 0 && html`<ul>${items.map((each) => row(each, isShown(each), each === reached))}</ul>`}
     ${hasMore && html`<${More} key=${items.length} byItself=${!words.value && (archived.value || tab.value === "all")} />`}
-    ${words.value.trim() && html`<button class="button quiet everywhere" onClick=${() => search(words.value)}><${Icon} name="search" size=${18} /><span class="clipped">Search everywhere for “${words.value.trim()}”</span></button>`}
+    ${words.value.trim() &&
+    html`<button class="button quiet everywhere" onClick=${() => search(words.value)}>
+      <${Icon} name="search" size=${18} /><span class="clipped">Search everywhere for “${words.value.trim()}”</span>
+    </button>`}
     ${!items.length && !hasMore && html`<${Empty} />`}
   </div>`;
 }
@@ -189,7 +205,11 @@ function Empty() {
 
 function Skeletons() {
   return html`<div class="thread-list" role="status" aria-label="Loading the conversations">
-    ${[70, 45, 60, 80, 50].map((width) => html`<div key=${width} class="skeleton-row"><span class="skeleton" style=${{ width: `${width}%` }}></span><span class="skeleton" style=${{ width: `${width / 2}%` }}></span></div>`)}
+    ${[70, 45, 60, 80, 50].map(
+      (width) => html`<div key=${width} class="skeleton-row">
+        <span class="skeleton" style=${{ width: `${width}%` }}></span><span class="skeleton" style=${{ width: `${width / 2}%` }}></span>
+      </div>`,
+    )}
   </div>`;
 }
 
@@ -226,7 +246,8 @@ function Row({ conversation, current, reached }) {
   const { id, task_ref, agent_status: status, agent_status_message: message, message_count: count } = conversation;
   const idle = status === "idle";
   return html`<li data-id=${id}>
-    <a class="row" href=${pathOf(conversation)} data-unread=${unread(conversation)} aria-current=${current ? "page" : undefined} tabindex=${reached ? 0 : -1} onClick=${follow}>
+    <a class="row" href=${pathOf(conversation)} data-unread=${unread(conversation)} aria-current=${current ? "page" : undefined}
+      tabindex=${reached ? 0 : -1} onClick=${follow}>
       <${Status} status=${status} message=${message} short />
       <span class="row-title" dir="auto">${titleOf(conversation)}</span>
       <span class="row-when"><${Time} at=${conversation.spoken_at ?? conversation.updated_at} /></span>
@@ -272,9 +293,8 @@ function Person() {
   </${Menu}>`;
 }
 
-/** A form, as the server answers with another page. */
-export function signOut() {
-  const form = Object.assign(document.createElement("form"), { method: "post", action: "/logout" });
-  document.body.append(form);
-  form.submit();
+export async function signOut() {
+  const answer = await fetch("/logout", { method: "POST" }).catch(() => null);
+  if (answer?.ok) leave();
+  else toast("The server cannot be reached, so you are still signed in. Try again in a moment.", { kind: "error" });
 }

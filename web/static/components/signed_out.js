@@ -6,11 +6,8 @@ import { Dialog } from "./dialog.js";
 export function SignInAgain() {
   const [said, setSaid] = useState("");
   const look = async (asked) => {
-    try {
-      await goOn();
-    } catch (error) {
-      if (asked) setSaid(error.status === 401 ? "You are not signed in yet." : error.message);
-    }
+    const still = await goOn();
+    if (asked && !still) setSaid(still === null ? "The server cannot be reached. Try again in a moment." : "You are not signed in yet.");
   };
   useEffect(() => {
     const back = () => document.visibilityState === "visible" && look(false);

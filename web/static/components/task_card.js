@@ -67,7 +67,7 @@ function Facts({ task }) {
   const more = labels.slice(LABELS);
   return html`<div class="card-facts">
     ${due_at && html`<${Due} task=${task} />`}
-    ${labels.slice(0, LABELS).map((label) => html`<span key=${label} class="label-chip"><span class="ellipsis">${label}</span></span>`)}
+    ${labels.slice(0, LABELS).map((label) => html`<span key=${label} class="label-chip"><span class="ellipsis" dir="auto">${label}</span></span>`)}
     ${more.length > 0 && html`<span title=${more.join(", ")}>+${more.length}</span>`}
   </div>`;
 }

@@ -214,13 +214,13 @@ export function LabelsField({ value, onChange, disabled, id }) {
   return html`<div class="labels-field" onClick=${(event) => event.target === event.currentTarget && input.current?.focus()}>
     ${value.map(
       (label) => html`<span key=${label} class="label-chip">
-        <span class="ellipsis">${label}</span>
+        <span class="ellipsis" dir="auto">${label}</span>
         ${!disabled &&
         html`<button type="button" aria-label=${`Remove the label ${label}`} title="Remove" onClick=${() => drop(label)}>${CROSS}</button>`}
       </span>`,
     )}
     ${!disabled && value.length < MAX_LABELS &&
-    html`<input ref=${input} id=${id} list=${list} aria-label=${id ? undefined : "Add a label"} placeholder=${value.length ? "Add" : "Add a label"}
+    html`<input ref=${input} id=${id} list=${list} dir="auto" aria-label=${id ? undefined : "Add a label"} placeholder=${value.length ? "Add" : "Add a label"}
         value=${typed}
         maxlength="200" autocomplete="off" onInput=${(event) => setTyped(event.currentTarget.value)} onKeyDown=${key} onBlur=${add} />
       <datalist id=${list}>${others.slice(0, 100).map((label) => html`<option value=${label} />`)}</datalist>`}

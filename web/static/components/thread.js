@@ -1,7 +1,7 @@
 // The thread: all messages of the open conversation, in a box that follows its end for as long as the reader is there. A message that did not
 // change is not made again: its markup is kept beside it.
 import { answered, before, ended, loadEarlier, messages, newestFinished, opened, showMessage, turns } from "../state/conversation.js";
-import { markRead, me } from "../state/lists.js";
+import { conversations, markRead, me } from "../state/lists.js";
 import { arrived, outbox, stands } from "../state/outbox.js";
 import { Icon, announce, date, html, route, toast, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { Unsent } from "./unsent.js";
@@ -18,7 +18,7 @@ export function Thread() {
   const [problem, setProblem] = useState("");
   const list = messages.value;
   const { conversation, task, hasMore } = opened.value;
-  const waiting = outbox.value.filter((entry) => isOf(entry, conversation, task, list));
+  const waiting = outbox.value.filter((entry) => entry.conversation_id === conversation.id && !stands(entry, list));
 
   // Where earlier messages come in above, what is being read must stay where it is.
   const first = list[0]?.seq ?? 0;
@@ -51,6 +51,7 @@ export function Thread() {
     if (wantsEarlier()) earlier();
   });
   useEffect(() => {
+    if (!box.current) return; // it went before this was done
     const grown = new ResizeObserver(toEnd); // pictures that came, code that was coloured, a composer that grew
     grown.observe(column.current);
     grown.observe(box.current);
@@ -66,6 +67,7 @@ export function Thread() {
   useEffect(() => finished && announce(spoken(finished)), [finished]);
 
   const onScroll = () => {
+    if (!box.current) return; // told of when it is gone already
     const { scrollTop, scrollHeight, clientHeight } = box.current;
     const isEnd = scrollHeight - scrollTop - clientHeight <= NEAR_END;
     // Only who scrolls up leaves the end: it also moves away when something comes in.
@@ -106,25 +108,30 @@ export function Thread() {
 // --- the rows ---
 
 const made = new WeakMap(); // by message: {props, markup}
+const NAMES = ["turn", "before", "next", "last", "asked", "shown"];
 
 function rows(list) {
   const authors = new Map(list.map((message) => [message.role === "user" ? message.turn_id : null, message.author]));
   const shown = route.value.message;
+  const ago = (days) => date(new Date(Date.now() - days * 86400000).toISOString());
+  const lately = new Map([[ago(1), "Yesterday"], [ago(0), "Today"]]);
   const found = [];
   let day = "";
   for (const [place, message] of list.entries()) {
-    const today = dayOf(message.created_at);
-    if (today !== day) found.push(html`<p class="day" key=${today}><span>${today}</span></p>`);
-    day = today;
+    const its = dayOf(message);
+    if (its !== day) found.push(html`<p class="day" key=${its}><span>${lately.get(its) ?? its}</span></p>`);
+    day = its;
     found.push(row(message, place, list, authors, shown));
   }
   return found;
 }
 
-function dayOf(at) {
-  const ago = (days) => date(new Date(Date.now() - days * 86400000).toISOString());
-  const found = date(at);
-  return found === ago(0) ? "Today" : found === ago(1) ? "Yesterday" : found;
+const days = new Map(); // by when, to the quarter of an hour: writing dates is slow, and a thread is made anew with each piece of a text
+
+function dayOf({ created_at }) {
+  const quarter = Math.floor(Date.parse(created_at) / 900000);
+  if (!days.has(quarter)) days.set(quarter, date(created_at));
+  return days.get(quarter);
 }
 
 function row(message, place, list, authors, shown) {
@@ -139,7 +146,7 @@ function row(message, place, list, authors, shown) {
     shown: message.seq === shown,
   };
   const known = made.get(message);
-  if (known && Object.keys(props).every((name) => known.props[name] === props[name])) return known.markup;
+  if (known && NAMES.every((name) => known.props[name] === props[name])) return known.markup;
   const markup = html`<${Message} key=${message.id} message=${message} ...${props} />`;
   made.set(message, { props, markup });
   return markup;
@@ -161,18 +168,14 @@ function Empty({ task }) {
 
 const topOf = (id) => document.getElementById(id)?.getBoundingClientRect().top ?? 0;
 
-function isOf(entry, conversation, task, list) {
-  if (stands(entry, list)) return false;
-  return entry.conversation_id === conversation.id || (entry.task_ref !== null && entry.task_ref === task?.ref);
-}
-
 const marked = new Map(); // by conversation: how far the server was told
 
 function read(id) {
   const seq = newestFinished();
-  if (seq <= (marked.get(id) ?? 0)) return;
-  marked.set(id, seq);
-  markRead(id, seq);
+  const known = conversations.get(id)?.read_seq ?? marked.get(id) ?? 0;
+  const told = Math.min(known, marked.get(id) ?? known);
+  marked.set(id, seq); // less again where a reply is asked for anew: the server takes it for unread then
+  if (seq > told) markRead(id, seq).then((done) => done || marked.delete(id));
 }
 
 function news(list, away) {

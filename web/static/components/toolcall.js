@@ -2,9 +2,11 @@
 import { Copy } from "../markdown.js";
 import { decide } from "../state/conversation.js";
 import { complain, html, useState } from "../ui.js";
+import { writeOn } from "./composer.js";
 
 /** For each of our tools: to be allowed or not done, being done, done; and which arguments say of what. */
 const TOOLS = {
+  __proto__: null, // a model chooses names such as `constructor`
   list_tasks: ["Look through tasks", "Looking through tasks", "Looked through tasks", ["query", "status", "assignee"]],
   get_task: ["Read", "Reading", "Read", ["ref"]],
   create_task: ["Create a task", "Creating a task", "Created a task", ["title"]],
@@ -14,6 +16,7 @@ const TOOLS = {
 };
 const MARKS = { running: "◌", done: "✓", failed: "✕", awaiting_approval: "?" };
 const MOST_TOLD = 80; // characters of an argument that stand in a title
+const SHORT = 20;
 const STATES = { running: "is running", done: "is done", failed: "was not done", awaiting_approval: "waits for a decision" };
 
 export function ToolCall({ call }) {
@@ -40,6 +43,7 @@ function Approval({ call }) {
   const [deciding, setDeciding] = useState(false);
   const choose = async (decision) => {
     setDeciding(true);
+    writeOn();
     await decide(call.approval_id, decision).catch(complain);
     setDeciding(false);
   };
@@ -59,8 +63,11 @@ function Approval({ call }) {
 function Title({ call }) {
   const [ask, doing, done] = TOOLS[call.name] ?? unknown(call.name);
   const said = { running: doing, done }[call.state] ?? ask;
-  const of = aboutOf(call).map((name) => clipped(call.arguments[name]));
-  return html`<span class="tool-title">${said}${of.length > 0 && html` <bdi class="tool-about">${of.join(", ")}</bdi>`}</span>`;
+  const of = aboutOf(call)
+    .map((name) => clipped(call.arguments[name]))
+    .join(", ");
+  const name = of.length < SHORT ? "tool-about whole" : "tool-about"; // a ref is not broken at its hyphen
+  return html`<span class="tool-title">${said}${of && html` <bdi class=${name}>${of}</bdi>`}</span>`;
 }
 
 /** The names of the arguments that stand in the title. */
@@ -86,7 +93,8 @@ function problemOf(call) {
   if (call.state !== "failed") return "";
   if (call.approval === "denied") return by("denied", call);
   if (call.approval === "expired") return "nobody allowed it in time";
-  return parsed(call.result)?.error ?? "not done";
+  const error = parsed(call.result)?.error;
+  return typeof error === "string" ? error : "not done";
 }
 
 const by = (done, call) => (call.decided_by ? `${done} by ${call.decided_by}` : done);

@@ -43,8 +43,8 @@ function UnsentMessage({ entry, first }) {
   </li>`;
 }
 
-/** Seconds until `at`, counted down. */
-function useCountdown(at) {
+/** Seconds until `at` (in ms as Date.now()), counted down. */
+export function useCountdown(at) {
   const left = () => Math.max(0, Math.ceil((at - Date.now()) / 1000));
   const [seconds, setSeconds] = useState(left);
   useEffect(() => {

@@ -34,8 +34,12 @@ export const ended = (message) => ENDED.includes(message.status);
 /** How many turns come before this one. */
 export const before = (turn) => inOrder().findIndex((each) => each.turn_id === turn.turn_id);
 
-/** The seq of the newest message that is finished; 0 without one. */
-export const newestFinished = () => messages.peek().findLast(ended)?.seq ?? 0;
+/** The seq of the newest message that is finished, as are all before it; 0 without one. */
+export const newestFinished = () => {
+  const list = messages.peek();
+  const place = list.findIndex((message) => !ended(message));
+  return (place < 0 ? list.at(-1) : list[place - 1])?.seq ?? 0;
+};
 
 const writing = new Map(); // by reply: {text, stream_no}, ahead of what is shown
 let timer = 0;
@@ -76,7 +80,10 @@ export async function decide(approvalId, decision) {
   const { status, decided_by } = await post(`/approvals/${approvalId}`, { decision });
   const message = messages.peek().find((each) => each.tool_calls.some((call) => call.approval_id === approvalId));
   const call = message?.tool_calls.find((each) => each.approval_id === approvalId);
-  if (call) setCall({ ...call, message_id: message.id, approval: status, decided_by, state: status === "approved" ? "running" : "failed" });
+  if (!call) return;
+  const isNews = call.state === "awaiting_approval"; // otherwise a frame told of what came after it already
+  const state = status === "approved" ? "running" : "failed";
+  setCall({ ...call, message_id: message.id, decided_by, ...(isNews && { approval: status, state }) });
 }
 
 /** Answers the question that a reply ended with. */
@@ -112,7 +119,7 @@ export async function showMessage(seq) {
 }
 
 /** Asks again what the conversation cost. */
-export async function loadUsage() {
+async function loadUsage() {
   const id = opened.peek()?.conversation?.id;
   if (!id) return;
   const found = await get(`/conversations/${id}/usage`).catch(() => null); // it is shown beside other things, and asked for again
@@ -122,6 +129,7 @@ export async function loadUsage() {
 // --- frames ---
 
 const EVENTS = {
+  __proto__: null,
   new_message: (message) => put(message),
   message_changed: (message) => put(message),
   llm_delta: delta,
@@ -163,7 +171,9 @@ function snapshot(state) {
 }
 
 function refused({ error_code, detail }) {
-  change(error_code === "NOT_FOUND" ? { state: "missing" } : { state: "failed", detail });
+  // The address holds no id at all, or that of nothing.
+  if (["NOT_FOUND", "VALIDATION_ERROR"].includes(error_code)) change({ state: "missing" });
+  else if (opened.peek()?.state !== "ready") change({ state: "failed", detail }); // what is shown stays, as without a connection
 }
 
 // --- a reply that grows ---

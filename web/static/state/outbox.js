@@ -11,6 +11,7 @@ const PAUSES = [1000, 2000, 4000, 8000, 15000];
 const MOST_TRIES = 6; // while the server is there for everything else
 const SHOWN_AFTERWARDS = 30000;
 const SIGN_IN = "you to sign in";
+const KEY_KNOWN = "This key was used before"; // core/messages.py
 const LOST_FILES = "The page was reloaded, which keeps no files. Retry sends the text without them.";
 const LOST_FILES_PERHAPS = "The page was reloaded before it was known whether this arrived. If it did not, Retry sends the text without its files.";
 
@@ -18,7 +19,6 @@ const LOST_FILES_PERHAPS = "The page was reloaded before it was known whether th
  * @typedef {object} Entry
  * @property {string} key its Idempotency-Key
  * @property {string | null} conversation_id
- * @property {string | null} task_ref instead: the task in whose conversation it is written
  * @property {string | null} group of a new chat that the server does not know yet: the key of its first message
  * @property {string} content
  * @property {File[]} files
@@ -29,7 +29,7 @@ const LOST_FILES_PERHAPS = "The page was reloaded before it was known whether th
  * @property {string} error why it failed, for people
  * @property {number} retry_at when it may be tried again, in ms as Date.now(); 0: at any time
  * @property {string} created_at
- * @property {number} after the seq of the last message that its writer saw
+ * @property {number} after the seq of the last message that was known when it was first tried
  * @property {boolean} tried whether the server may have it
  * @property {string | null} message_id once the server has it; the entry stays until a thread shows that message (`arrived`)
  */
@@ -45,17 +45,15 @@ const tab = random();
 let timer = 0;
 
 /**
- * Sends a message: into a conversation, a task's one, or a new chat. Never throws: what fails stays in `outbox`.
- * @param {{conversation_id?: string, task_ref?: string, content: string, files?: File[], model?: string}} message
+ * Sends a message: into a conversation or a new chat. Never throws: what fails stays in `outbox`.
+ * @param {{conversation_id?: string, content: string, files?: File[], model?: string}} message
  * @returns {Promise<object | null>} the server's answer, whenever it comes; null where the message was discarded
  */
-export function send({ conversation_id = null, task_ref = null, content, files = [], model = null }) {
+export function send({ conversation_id = null, content, files = [], model = null }) {
   const key = random();
-  const is_new = !conversation_id && !task_ref;
-  const group = is_new ? (outbox.peek().find((each) => each.group)?.group ?? key) : null;
+  const group = !conversation_id ? (outbox.peek().find((each) => each.group)?.group ?? key) : null;
   const created_at = new Date().toISOString();
-  const after = newest.get(conversation_id) ?? 0;
-  const about = { key, conversation_id, task_ref, group, created_at, after, message_id: null, tried: false };
+  const about = { key, conversation_id, group, created_at, after: 0, message_id: null, tried: false };
   const entry = { ...about, content, files, missing: [], model, ...fresh };
   const waiting = outbox.peek().findLast((each) => queueOf(each) === queueOf(entry))?.waiting ?? "";
   outbox.value = [...outbox.peek(), { ...entry, waiting }];
@@ -85,9 +83,13 @@ export function discard(key) {
 /** Forgets what stands in the conversation by now. */
 export function arrived(messages) {
   const last = messages.at(-1);
-  if (last) newest.set(last.conversation_id, last.seq);
+  if (last) raise(last);
   const ids = new Set(messages.map((each) => each.id));
   if (outbox.peek().some((each) => ids.has(each.message_id))) outbox.value = outbox.peek().filter((each) => !ids.has(each.message_id));
+}
+
+function raise({ conversation_id, seq }) {
+  newest.set(conversation_id, Math.max(seq, newest.get(conversation_id) ?? 0));
 }
 
 /** Whether it is one of these messages. The live frame of a message may come before the answer to its request, which tells its id. */
@@ -114,7 +116,7 @@ export function told(entry) {
 // --- sending ---
 
 const find = (key) => outbox.peek().find((each) => each.key === key);
-const queueOf = (entry) => entry.conversation_id ?? entry.task_ref ?? entry.group;
+const queueOf = (entry) => entry.conversation_id ?? entry.group;
 
 function flush() {
   clearTimeout(timer);
@@ -133,10 +135,8 @@ async function next(queue) {
 
 /** Whether the queue goes on. */
 async function attempt(entry) {
-  if ((kept(OWNER) ?? me.id) !== me.id) {
-    return failed(entry, "Somebody else signed in with this browser since. Sign in again as yourself.");
-  }
-  change(entry.key, { tried: true });
+  if ((kept(OWNER) ?? me.id) !== me.id) return waits(entry, SIGN_IN); // somebody else is, with this browser
+  if (!entry.tried) change(entry.key, { tried: true, after: newest.get(entry.conversation_id) ?? 0 });
   try {
     delivered(entry, await post("/chat", bodyOf(entry), { key: entry.key, prefer: "respond-async", signal: deadline(entry) }));
     return true;
@@ -145,10 +145,9 @@ async function attempt(entry) {
   }
 }
 
-function bodyOf({ content, conversation_id, task_ref, model, files }) {
+function bodyOf({ content, conversation_id, model, files }) {
   const fields = { message: content };
   if (conversation_id) fields.conversation_id = conversation_id;
-  else if (task_ref) fields.task_id = task_ref;
   if (model) fields.model = model;
   if (!files.length) return fields;
   const form = new FormData();
@@ -171,11 +170,11 @@ function refused(entry, error) {
     return waits(entry, "the connection");
   }
   // A first attempt, with its files or as a new chat, did reach the server: this one differs from it.
-  if (error.status === 409 && entry.tried) {
+  if (error.status === 409 && entry.tried && error.message.startsWith(KEY_KNOWN)) {
     discard(entry.key);
     return true;
   }
-  change(entry.key, { tried: false });
+  if (error.status < 500) change(entry.key, { tried: false });
   const sentence = error.message.replace(/ Try again in \d+ s\.$/, "");
   return failed(entry, sentence, error.retryAfter ? Date.now() + error.retryAfter * 1000 : 0);
 }
@@ -194,6 +193,7 @@ function failed({ key }, error, retry_at = 0) {
 function delivered(entry, answer) {
   const { conversation_id } = answer;
   keep(UNSENT + entry.key, null);
+  raise(answer.user_message);
   batch(() => {
     change(entry.key, { ...fresh, conversation_id, group: null, message_id: answer.user_message.id });
     // What was written meanwhile in the same new chat goes there, too.
@@ -250,6 +250,7 @@ const watched = new Set([tab]);
 navigator.locks?.request(LOCK + tab, () => new Promise(() => {})); // held for as long as this tab lives
 for (const each of stored()) watch(each.tab);
 addEventListener("storage", ({ key, newValue }) => {
+  if (key === OWNER && newValue === me.id) flush();
   if (navigator.locks && newValue && key?.startsWith(UNSENT)) watch(parsed(newValue)?.tab);
 });
 

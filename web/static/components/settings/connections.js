@@ -6,7 +6,7 @@ const VARIABLE = "ONETHREAD_TOKEN";
 const NAMED = (where) => `It takes the token from the variable ${VARIABLE}: set it where ${where} is started.`;
 const INPUT = { type: "promptString", id: "onethread-token", description: "Onethread token (ot_...)", password: true };
 
-/** By the names that `onethread mcp config` takes. `remote` gives the whole file, for a server at this address; without it, there is no such thing. */
+/** By the names that `onethread mcp config` takes. `remote` gives the whole file, for a server at this address; without it, there is none. */
 const EDITORS = {
   "claude-code": {
     label: "Claude Code",
@@ -48,7 +48,8 @@ export function Connections() {
   return html`<${Panel} title="Your editor" about="Its assistant can read and change tasks, and talk with the agent in their conversations.">
       <${Segments} label="Which editor" chosen=${name} onChoose=${setName} of=${Object.entries(EDITORS).map(([each, { label }]) => [each, label])} />
       ${file
-        ? html`<p class="panel-about"><b>This server</b>: make an <a href=${paths.settings("tokens")} onClick=${follow}>access token</a>, and put this into <code>${editor.file}</code>${editor.where}.
+        ? html`<p class="panel-about"><b>This server</b>: make an <a href=${paths.settings("tokens")} onClick=${follow}>access token</a>, and
+              put this into <code>${editor.file}</code>${editor.where}.
               ${" "}${editor.how}</p>
             <${Code} what="The settings" text=${file} />
             <p class="panel-about">Where the command <code>onethread</code> is installed, it does so itself, and keeps what is in the file:</p>
@@ -57,7 +58,7 @@ export function Connections() {
       <p class="panel-about"><b>Without a server</b>: the editor starts Onethread by itself, with the data of the machine that it runs on.</p>
       <${Code} what="The command" text=${`onethread mcp config ${name} --write`} />
     </${Panel}>
-    <${Panel} title="Slack" about="Where whoever runs the server has set it up (docs/slack.md leads through it), mention it in a channel. The thread is the task's conversation.">
+    <${Panel} title="Slack" about="Where it is set up on the server (docs/slack.md), mention it in a channel. The thread is the task's conversation.">
       <${Code} what="The messages" text=${"/invite @onethread\n@onethread plan the release"} />
     </${Panel}>
     <${Panel} title="Discord" about="Likewise (docs/discord.md); this prints the link that invites the bot:">
@@ -66,5 +67,6 @@ export function Connections() {
     <${Panel} title="A terminal" about="On the machine where Onethread runs:">
       <${Code} what="The command" text="onethread chat" />
     </${Panel}>
-    <${Panel} title="Programs" about=${html`The HTTP API is described in <a href="/openapi.json">/openapi.json</a>, the live WebSocket in docs/protocol.md. Both take access tokens.`} />`;
+    <${Panel} title="Programs" about=${html`The HTTP API is described in <a href="/openapi.json">/openapi.json</a>, the live WebSocket in
+      docs/protocol.md. Both take access tokens.`} />`;
 }

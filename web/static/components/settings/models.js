@@ -17,8 +17,8 @@ export function Models() {
           ),
         )}
       </ul>
-      <p class="panel-about">Any other model that litellm knows can be chosen by its id, such as <code>ollama_chat/llama3.1</code>: in a conversation, or for all of them
-        by <code>ONETHREAD_MODEL</code>.</p>
+      <p class="panel-about">Any other model that litellm knows can be chosen by its id, such as <code>ollama_chat/llama3.1</code>: in a
+        conversation, or for all of them by <code>ONETHREAD_MODEL</code>.</p>
     </${Panel}>
     ${missing.length > 0 &&
     html`<${Panel} title="Not set up" about="Whoever runs the server sets the variable, in its environment or in the file .env, and starts it again.">

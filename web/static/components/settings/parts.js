@@ -40,7 +40,10 @@ export function useLoaded(load, needs = [], { every = 0 } = {}) {
   return { ...state, again };
 }
 
-/** Shows `children(value)`, or that it is loading, or why it could not be. @param {{of: {value: any, error: string, again: () => void}, children: any}} props */
+/**
+ * Shows `children(value)`, or that it is loading, or why it could not be.
+ * @param {{of: {value: any, error: string, again: () => void}, children: (value: any) => any}} props
+ */
 export function Loaded({ of: { value, error, again }, children }) {
   if (error) {
     return html`<div class="settings-error" role="alert">
@@ -61,15 +64,23 @@ export function Secret({ text, what, onDone, children }) {
     <div class="secret-text">
       <input ref=${field} class="input" readonly aria-label=${what} value=${text} onFocus=${(event) => event.currentTarget.select()} />
       <button type="button" class="button" onClick=${() => copy(text, what)}><${Icon} name="copy" size=${16} /> Copy</button>
-      <button type="button" class="icon-button" aria-label="Hide it for good" title="Hide it for good" onClick=${onDone}><${Icon} name="close" size=${16} /></button>
+      <button type="button" class="icon-button" aria-label="Hide it for good" title="Hide it for good" onClick=${onDone}>
+        <${Icon} name="close" size=${16} /></button>
     </div>
   </div>`;
 }
 
-/** "3h ago"; the full time when one points at it. @param {{at: string}} props */
+/** "3h ago", of what happened; the full time when one points at it. @param {{at: string}} props */
 export function Ago({ at }) {
   const text = ago(at);
-  return html`<time dateTime=${at} title=${dateTime(at)}>${text === "now" ? "just now" : text.startsWith("in ") ? text : `${text} ago`}</time>`;
+  const now = text === "now" || text.startsWith("in "); // by a clock that is slow
+  return html`<time dateTime=${at} title=${dateTime(at)}>${now ? "just now" : `${text} ago`}</time>`;
+}
+
+/** "in 3h", of what is to come. @param {{at: string}} props */
+export function Soon({ at }) {
+  const text = ago(at);
+  return html`<time dateTime=${at} title=${dateTime(at)}>${text.startsWith("in ") ? text : "soon"}</time>`;
 }
 
 /** "A", "A or B", "A, B or C". */
@@ -79,7 +90,8 @@ export const either = (names) => (names.length < 2 ? names.join("") : `${names.s
 export function Code({ text, what }) {
   return html`<div class="code-line">
     <pre><code>${text}</code></pre>
-    <button type="button" class="icon-button" aria-label=${`Copy ${what}`} title=${`Copy ${what}`} onClick=${() => copy(text, what)}><${Icon} name="copy" size=${16} /></button>
+    <button type="button" class="icon-button" aria-label=${`Copy ${what}`} title=${`Copy ${what}`} onClick=${() => copy(text, what)}>
+      <${Icon} name="copy" size=${16} /></button>
   </div>`;
 }
 
@@ -90,7 +102,8 @@ export function Code({ text, what }) {
 export function Segments({ label, of, chosen, onChoose }) {
   return html`<div class="segments" role="group" aria-label=${label}>
     ${of.map(
-      ([value, name]) => html`<button key=${value} type="button" class="button small" aria-pressed=${chosen === value} onClick=${() => onChoose(value)}>${name}</button>`,
+      ([value, name]) => html`<button key=${value} type="button" class="button small" aria-pressed=${chosen === value} 
+        onClick=${() => onChoose(value)}>${name}</button>`,
     )}
   </div>`;
 }

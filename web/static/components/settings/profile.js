@@ -1,6 +1,6 @@
 // Who one is: name, password, look of the page, and where one is signed in.
 import { get, post } from "../../api.js";
-import { me } from "../../state/lists.js";
+import { leave, me } from "../../state/lists.js";
 import { Avatar, complain, html, setTheme, theme, toast, useState } from "../../ui.js";
 import { confirm } from "../dialog.js";
 import { signOut } from "../sidebar.js";
@@ -25,7 +25,8 @@ export function Profile() {
         )}
       </div>
     </${Panel}>
-    <${Loaded} of=${about}>${(account) => html`<${Password} account=${account} again=${about.again} /><${Sessions} account=${account} />`}</${Loaded}>`;
+    <${Loaded} of=${about}>${(account) => html`<${Password} account=${account} again=${about.again} />
+      <${Sessions} account=${account} />`}</${Loaded}>`;
 }
 
 function Password({ account, again }) {
@@ -48,16 +49,19 @@ function Password({ account, again }) {
       <input class="visually-hidden" autocomplete="username" value=${me.name} readonly tabindex="-1" aria-hidden="true" />
       ${account.has_password &&
       html`<div class="field"><label for="current">Present password</label>
-        <input id="current" class="input" type="password" required autocomplete="current-password" value=${typed.current} onInput=${set("current")} /></div>`}
+        <input id="current" class="input" type="password" required autocomplete="current-password" value=${typed.current}
+          onInput=${set("current")} /></div>`}
       <div class="field"><label for="fresh">New password</label>
-        <input id="fresh" class="input" type="password" required minlength="10" autocomplete="new-password" value=${typed.fresh} onInput=${set("fresh")} />
+        <input id="fresh" class="input" type="password" required minlength="10" autocomplete="new-password" value=${typed.fresh}
+          onInput=${set("fresh")} />
         <p class="hint">10 characters or more, and not your name.</p></div>
       <div class="field"><label for="repeated">The same again</label>
         <input id="repeated" class="input" type="password" required autocomplete="new-password" aria-invalid=${differ} value=${typed.repeated}
           onInput=${set("repeated")} />
         ${differ && html`<p class="error">The two are not the same.</p>`}</div>
       <${Wrong} error=${error} />
-      <div><button class="button primary" disabled=${busy || differ || !typed.repeated}>${account.has_password ? "Change the password" : "Set the password"}</button></div>
+      <div><button class="button primary" disabled=${busy || differ || !typed.repeated}>
+        ${account.has_password ? "Change the password" : "Set the password"}</button></div>
     </form>
   </${Panel}>`;
 }
@@ -68,12 +72,12 @@ function Sessions({ account }) {
       title: "Sign out everywhere?",
       text: account.has_password
         ? "All browsers in which you are signed in are signed out, this one too. Access tokens stay: revoke them one by one."
-        : "All browsers are signed out, this one too, and you have no password. To come back you need a new link: an admin makes one, or on the server " +
-          `\`onethread user link ${me.name}\`. Access tokens stay.`,
+        : "All browsers are signed out, this one too, and you have no password. To come back you need a new link: an admin makes one, or " +
+          `“onethread user link ${me.name}” on the server. Access tokens stay.`,
       action: "Sign out everywhere",
       danger: true,
     });
-    if (sure) await post("/auth/sign-out-everywhere").then(() => location.assign("/login"), complain);
+    if (sure) await post("/auth/sign-out-everywhere").then(leave, complain);
   };
   return html`<${Panel} title="Sessions" about="A browser stays signed in for 14 days after one signed in there.">
     <div class="row-of-buttons">

@@ -35,7 +35,8 @@ export function Projects() {
               <span class="ref">${project.key}</span>
               <div class="grow"><b>${project.name}</b><span class="small clipped">${project.instructions || "No instructions"}</span>
                 ${project.model && html`<span class="small">answered by <code>${project.model}</code></span>`}</div>
-              <button type="button" class="button small" data-opens=${project.key} aria-label=${`Edit ${project.key}`} onClick=${() => setOpen(project.key)}>Edit</button>
+              <button type="button" class="button small" data-opens=${project.key} aria-label=${`Edit ${project.key}`}
+                onClick=${() => setOpen(project.key)}>Edit</button>
             </li>`,
       )}
     </ul>`}</${Loaded}>
@@ -60,19 +61,20 @@ function Form({ project, models, onSaved, onCancel }) {
     <div class="pair">
       ${isNew &&
       html`<div class="field"><label for="project-key">Key</label>
-        <input id="project-key" class="input key" required maxlength="10" placeholder="WEB" autocomplete="off" autocapitalize="characters" spellcheck=${false}
-          value=${fields.key} onInput=${set("key")} />
+        <input id="project-key" class="input key" required maxlength="10" placeholder="WEB" autocomplete="off" autocapitalize="characters"
+          spellcheck=${false} value=${fields.key} onInput=${set("key")} />
         <p class="hint">2-10 letters and digits; it stays.</p></div>`}
       <div class="field"><label for="project-name">Name</label>
         <input id="project-name" class="input" required maxlength="200" autocomplete="off" value=${fields.name} onInput=${set("name")} /></div>
       <div class="field"><label for="project-model">Model</label>
-        <input id="project-model" class="input" list="project-models" maxlength="150" placeholder="the default" autocomplete="off" autocapitalize="none" spellcheck=${false}
-          value=${fields.model ?? ""} onInput=${set("model")} />
+        <input id="project-model" class="input" list="project-models" maxlength="150" placeholder="the default" autocomplete="off"
+          autocapitalize="none" spellcheck=${false} value=${fields.model ?? ""} onInput=${set("model")} />
         <datalist id="project-models">${models.flatMap(([, each]) => each.map(({ id }) => html`<option key=${id} value=${id} />`))}</datalist></div>
     </div>
     <div class="field"><label for="project-instructions">Instructions</label>
-      <textarea id="project-instructions" class="input" rows="8" maxlength="20000" dir="auto" placeholder="What the agent is told in every conversation of the project"
-        value=${fields.instructions} onInput=${set("instructions")}></textarea></div>
+      <textarea id="project-instructions" class="input" rows="8" maxlength="20000" dir="auto"
+        placeholder="What the agent is told in every conversation of the project" value=${fields.instructions}
+        onInput=${set("instructions")}></textarea></div>
     <${Wrong} error=${error} />
     <div class="row-of-buttons">
       <button class="button primary" disabled=${busy || !fields.name.trim() || !fields.key.trim()}>Save</button>

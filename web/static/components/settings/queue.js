@@ -2,7 +2,7 @@
 import { get, post } from "../../api.js";
 import { Icon, complain, follow, html, paths, toast, useState } from "../../ui.js";
 import { confirm } from "../dialog.js";
-import { Ago, Loaded, Panel, Segments, useLoaded } from "./parts.js";
+import { Ago, Loaded, Panel, Segments, Soon, useLoaded } from "./parts.js";
 
 const EVERY_MS = 5000;
 const LABELS = { queued: "Queued", running: "Running", waiting: "Waits for a person", failed: "Failed" };
@@ -19,7 +19,8 @@ export function Queue() {
 function Depth({ queue }) {
   const { turns, oldest_queued_seconds: age, failed_last_day, paused_models, workers } = queue;
   return html`${!workers.some((worker) => worker.alive) &&
-    html`<p class="settings-error" role="alert"><${Icon} name="warning" /><span>No worker is alive, so nothing is answered. Start one: <code>onethread worker</code></span></p>`}
+    html`<p class="settings-error" role="alert"><${Icon} name="warning" /><span>No worker is alive, so nothing is answered. Start one:
+      ${" "}<code>onethread worker</code></span></p>`}
     <dl class="totals">
       <div><dt>Queued</dt><dd>${turns.queued}</dd></div>
       <div><dt>The oldest waits</dt><dd>${age === null ? "–" : lasting(age)}</dd></div>
@@ -28,12 +29,15 @@ function Depth({ queue }) {
       <div><dt>Failed in a day</dt><dd>${failed_last_day}</dd></div>
     </dl>
     ${paused_models.map(
-      (pause) => html`<p key=${pause.model} class="settings-error"><${Icon} name="clock" /><span><b>${pause.model}</b> is paused: its provider turned everybody
-        away, first <${Ago} at=${pause.paused_since} />. It is asked again <${Ago} at=${pause.paused_until} />.</span></p>`,
+      (pause) => html`<p key=${pause.model} class="settings-error"><${Icon} name="clock" /><span><b>${pause.model}</b> is paused: its provider turned
+        everybody away, first <${Ago} at=${pause.paused_since} />. It is asked again <${Soon} at=${pause.paused_until} />.</span></p>`,
     )}`;
 }
 
-const lasting = (seconds) => (seconds < 60 ? `${Math.round(seconds)} s` : seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`);
+function lasting(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
 
 function Turns({ onChanged }) {
   const [kind, setKind] = useState("");
@@ -71,10 +75,11 @@ function Turns({ onChanged }) {
       const cursor = more ? more.next_cursor : first.next_cursor;
       return html`${turns.length === 0 && html`<p class="panel-about">None.</p>`}
         <ul class="rows wide">
-          ${turns.map((turn) => html`<${Turn} key=${turn.turn_id} turn=${turn} onRetry=${() => act(turn, "retry", "It is answered again.").catch(complain)}
-            onStop=${() => stop(turn).catch(complain)} />`)}
+          ${turns.map((turn) => html`<${Turn} key=${turn.turn_id} turn=${turn}
+            onRetry=${() => act(turn, "retry", "It is answered again.").catch(complain)} onStop=${() => stop(turn).catch(complain)} />`)}
         </ul>
-        ${cursor && html`<div><button type="button" class="button" onClick=${() => showMore(turns, cursor).catch(complain)}>Show more</button></div>`}`;
+        ${cursor && html`<div><button type="button" class="button"
+          onClick=${() => showMore(turns, cursor).catch(complain)}>Show more</button></div>`}`;
     }}</${Loaded}>
   </${Panel}>`;
 }
@@ -87,7 +92,9 @@ function Turn({ turn, onRetry, onStop }) {
   return html`<li>
     <div class="grow">
       <span>${task_ref && html`<span class="ref">${task_ref}</span> `}
-        ${title === null ? html`<b class="faint">A private conversation</b>` : html`<a href=${path} onClick=${follow} dir="auto">${title || "New chat"}</a>`}</span>
+        ${title === null
+          ? html`<b class="faint">A private conversation</b>`
+          : html`<a href=${path} onClick=${follow} dir="auto">${title || "New chat"}</a>`}</span>
       <span class="small">${author}, <${Ago} at=${created_at} />, ${model}${failures > 1 && `, ${failures} attempts failed`}</span>
       ${no_worker && html`<span class="small error">No worker that runs can ask this model.</span>`}
       ${error && html`<span class="small error" title=${error_code}>${error}</span>`}
@@ -99,6 +106,9 @@ function Turn({ turn, onRetry, onStop }) {
   </li>`;
 }
 
+const MOST_NAMED = 4;
+const few = (names) => (names.length > MOST_NAMED ? `${names.length} providers` : names.join(", "));
+
 function Workers({ workers }) {
   return html`<${Panel} title="Workers" about="Who answers. Those that fell silent are listed for a day.">
     ${workers.length === 0 && html`<p class="panel-about">None.</p>`}
@@ -107,7 +117,7 @@ function Workers({ workers }) {
         (worker) => html`<li key=${worker.id} data-off=${!worker.alive}>
           <div class="grow"><b>${worker.host}</b><span class="small">process ${worker.pid}, started <${Ago} at=${worker.started_at} />, heard of
               ${" "}<${Ago} at=${worker.heartbeat_at} /></span>
-            ${worker.unserved.length > 0 && html`<span class="small">cannot ask models of: ${worker.unserved.join(", ")}</span>`}</div>
+            ${worker.unserved.length > 0 && html`<span class="small" title=${worker.unserved.join(", ")}>has no key for ${few(worker.unserved)}</span>`}</div>
           <span class="chip">answers ${worker.running} of at most ${worker.concurrency}</span>
           ${worker.alive ? html`<span class="badge on">alive</span>` : html`<span class="badge off">silent</span>`}
         </li>`,

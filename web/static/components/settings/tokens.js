@@ -53,8 +53,8 @@ export function Tokens() {
 }
 
 function Made({ token, onDone }) {
-  return html`<${Secret} text=${token.secret} what="The token" onDone=${onDone}>This is the token <b>${token.name}</b>. It is shown now and never again: put it
-      where it is needed, and nowhere else.</${Secret}>
+  return html`<${Secret} text=${token.secret} what="The token" onDone=${onDone}>This is the token <b>${token.name}</b>. It is shown now and
+      never again: put it where it is needed, and nowhere else.</${Secret}>
     <p class="panel-about">A program sends it so:</p>
     <${Code} what="The command" text=${`curl -H "Authorization: Bearer ${token.secret}" ${location.origin}/api/me`} />
     <p class="panel-about">For an editor see <a href=${paths.settings("connections")} onClick=${follow}>Connections</a>, or let it be set up by
@@ -97,11 +97,12 @@ function New({ onMade }) {
 function Token({ token, onRevoke }) {
   const { name, scopes, created_at, expires_at } = token;
   const expired = expires_at && Date.parse(expires_at) <= Date.now();
-  const end = !expires_at ? "valid until it is revoked" : html`${expired ? "expired" : "valid until"} <time dateTime=${expires_at} title=${dateTime(expires_at)}>${date(expires_at)}</time>`;
+  const day = (at) => html`<time dateTime=${at} title=${dateTime(at)}>${date(at)}</time>`;
+  const end = expires_at ? html`${expired ? "expired" : "valid until"} ${day(expires_at)}` : "valid until it is revoked";
   return html`<li data-off=${expired}>
     <div class="grow"><b>${name}</b>
       <span class="chips">${scopes.map((scope) => html`<span key=${scope} class="chip">${scope}</span>`)}</span>
-      <span class="small">made <time dateTime=${created_at} title=${dateTime(created_at)}>${date(created_at)}</time>, ${end}</span></div>
+      <span class="small">made ${day(created_at)}, ${end}</span></div>
     ${expired && html`<span class="badge off">expired</span>`}
     <button type="button" class="button small danger" aria-label=${`Revoke ${name}`} onClick=${onRevoke}>Revoke</button>
   </li>`;

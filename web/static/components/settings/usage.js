@@ -41,18 +41,19 @@ function Report({ report }) {
     <details class="by-day"><summary>Day by day</summary>
       <${Figures} of="Day" rows=${by_day.map((each) => [each.day, each]).reverse()} />
     </details>
-    <p class="panel-about small">A cost is unknown where the price of any part of it is${total.estimated ? "; ≈ marks tokens that were counted here, as the provider did not tell them" : ""}.
-      ${" "}Days are those of UTC.</p>`;
+    <p class="panel-about small">A cost is unknown where the price of any part of it is.${" "}
+      ${total.estimated && "≈: the provider did not tell all tokens, so they are estimated. "}
+      Days are those of UTC.</p>`;
 }
 
 /** @param {{of: string, rows: [string, object][]}} props */
 function Figures({ of, rows }) {
   return html`<table class="figures">
-    <thead><tr><th scope="col">${of}</th><th scope="col">In</th><th scope="col">Cached</th><th scope="col">Out</th><th scope="col">Cost</th></tr></thead>
+    <thead><tr>${[of, "In", "Cached", "Out", "Cost"].map((title) => html`<th key=${title} scope="col">${title}</th>`)}</tr></thead>
     <tbody>
       ${rows.map(
-        ([name, each]) => html`<tr key=${name}><th scope="row">${name}</th><td title=${exact(each.tokens_in)}>${tokens(each.tokens_in)}</td><td>${share(each)}</td>
-          <td title=${exact(each.tokens_out)}>${tokens(each.tokens_out)}</td><td>${cost(each)}</td></tr>`,
+        ([name, each]) => html`<tr key=${name}><th scope="row">${name}</th><td title=${exact(each.tokens_in)}>${tokens(each.tokens_in)}</td>
+          <td>${share(each)}</td><td title=${exact(each.tokens_out)}>${tokens(each.tokens_out)}</td><td>${cost(each)}</td></tr>`,
       )}
     </tbody>
   </table>`;

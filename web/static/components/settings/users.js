@@ -28,17 +28,20 @@ export function Users() {
   return html`<${Panel} title="Add somebody" about="They come in by a link, which you give them: it lets them set a password.">
       <${New} onAdded=${({ user, ...made }) => (setLink({ name: user.name, ...made }), first.again())} />
       ${link &&
-      html`<${Secret} key=${link.link} text=${link.link} what="The link" onDone=${() => setLink(null)}>Give this link to <b>${link.name}</b>, and to nobody else: whoever
+      html`<${Secret} key=${link.link} text=${link.link} what="The link" onDone=${() => setLink(null)}>
+        Give this link to <b>${link.name}</b>, and to nobody else: whoever
         opens it first sets their password. It is shown now and never again, and works once, until ${dateTime(link.expires_at)}.</${Secret}>`}
     </${Panel}>
-    <${Panel} title="Users" action=${html`<input class="input filter" type="search" placeholder="Filter" aria-label="Filter users" maxlength="64" value=${typed}
-      onInput=${(event) => setTyped(event.currentTarget.value)} />`}>
+    <${Panel} title="Users" action=${html`<input class="input filter" type="search" placeholder="Filter" aria-label="Filter users"
+      maxlength="64" value=${typed} onInput=${(event) => setTyped(event.currentTarget.value)} />`}>
       <${Loaded} of=${{ ...first, value: listed }}>${({ users, next_cursor }) => html`
         ${users.length === 0 && html`<p class="panel-about">Nobody of that name.</p>`}
         <ul class="rows">
-          ${users.map((user) => html`<${User} key=${user.id} user=${user} onLink=${(made) => setLink({ name: user.name, ...made })} onChanged=${onChanged} />`)}
+          ${users.map((user) => html`<${User} key=${user.id} user=${user} onChanged=${onChanged}
+            onLink=${(made) => setLink({ name: user.name, ...made })} />`)}
         </ul>
-        ${next_cursor && html`<div><button type="button" class="button" onClick=${() => more().catch(complain)}>Show more</button></div>`}`}</${Loaded}>
+        ${next_cursor && html`<div><button type="button" class="button"
+          onClick=${() => more().catch(complain)}>Show more</button></div>`}`}</${Loaded}>
     </${Panel}>`;
 }
 
@@ -54,8 +57,8 @@ function New({ onAdded }) {
   };
   return html`<form class="form inline" onSubmit=${add}>
     <div class="field grow"><label for="user-name">Name</label>
-      <input id="user-name" class="input" required maxlength="64" placeholder="kim" autocomplete="off" autocapitalize="none" spellcheck=${false} value=${name}
-        onInput=${(event) => setName(event.currentTarget.value)} /></div>
+      <input id="user-name" class="input" required maxlength="64" placeholder="kim" autocomplete="off" autocapitalize="none" spellcheck=${false}
+        value=${name} onInput=${(event) => setName(event.currentTarget.value)} /></div>
     <label class="check"><input type="checkbox" checked=${admin} onChange=${(event) => setAdmin(event.currentTarget.checked)} /> Admin</label>
     <button class="button primary" disabled=${busy || !name.trim()}>Add</button>
     <${Wrong} error=${error} />
@@ -79,19 +82,20 @@ function User({ user, onLink, onChanged }) {
     if (sure) await change({ disabled: true }, `${name} is disabled.`);
   };
   const item = (label, icon, act, danger = false) => ({ label, icon, danger, onSelect: () => act().catch(complain) });
-  const another = id !== me.id; // nobody takes anything from themselves
+  const another = id !== me.id; // nobody takes anything from themselves, nor changes their password without the present one
   const items = () => [
     !disabled_at && item("New link for a password", "link", makeLink),
-    another && !disabled_at && !admin && item("Make an admin", "key", () => change({ admin: true }, `${name} is an admin.`)),
-    another && admin && item("Make a member", "user", () => change({ admin: false }, `${name} is no admin any more.`)),
-    another && disabled_at && item("Enable", "check", () => change({ disabled: false }, `${name} is enabled.`)),
-    another && !disabled_at && item("Disable", "close", disable, true),
+    !disabled_at && !admin && item("Make an admin", "key", () => change({ admin: true }, `${name} is an admin.`)),
+    admin && item("Make a member", "user", () => change({ admin: false }, `${name} is no admin any more.`)),
+    disabled_at && item("Enable", "check", () => change({ disabled: false }, `${name} is enabled.`)),
+    !disabled_at && item("Disable", "close", disable, true),
   ];
   return html`<li data-off=${Boolean(disabled_at)}>
     <${Avatar} name=${name} />
     <div class="grow"><span><b>${name}</b>${!another && html` <span class="faint">(you)</span>`}</span>
-      <span class="small">since <time dateTime=${created_at} title=${dateTime(created_at)}>${date(created_at)}</time>${!has_password && ", no password yet"}</span></div>
+      <span class="small">since <time dateTime=${created_at} title=${dateTime(created_at)}>${date(created_at)}</time>
+        ${!has_password && ", no password yet"}</span></div>
     ${admin && html`<span class="badge">admin</span>`} ${disabled_at && html`<span class="badge off" title=${dateTime(disabled_at)}>disabled</span>`}
-    <${Menu} label=${`What to do with ${name}`} items=${items} />
+    ${another && html`<${Menu} label=${`What to do with ${name}`} items=${items} />`}
   </li>`;
 }
