@@ -1,14 +1,12 @@
 """The page as Chromium takes it: what its headers let it do and what they stop, and links from elsewhere."""
 
 import base64
-import re
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.page.browser import Pages
 from tests.page.site import Person
-from web.files import FOLDER
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
@@ -31,16 +29,20 @@ def test_page_starts_at_each_of_its_addresses(mia: Person, pages: Pages) -> None
 
 
 def test_what_a_page_needs_is_asked_for_at_once(mia: Person, pages: Pages) -> None:
-    """And not one file after another, as each import is found: that is left for what loads later."""
+    """And not one file after another, as each import is found: that is left for what is beside it or loads later."""
     task = mia.task("Water the plants")
-    files = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.js")]
-    later = {name for text in files for name in re.findall(r'\bimport\("(?:[^"]*/)?([\w.]+)"\)', text)}
-    by_imports = """() => performance.getEntriesByType("resource").filter((file) => file.initiatorType === "script")
-        .map((file) => file.name.split("/").pop())"""
-    for path in ("/", f"/tasks/{task['ref']}", f"/conversations/{task['conversation_id']}"):
+    conversation = {"chat.js", "conversation.js", "thread.js", "message.js", "markdown.js", "marked.js", "toolcall.js", "unsent.js"}
+    frame = {"app.js", "ui.js", "preact.js", "signals-core.js", "api.js", "socket.js", "lists.js", "sidebar.js", "composer.js"}
+    loaded = """wanted => Object.fromEntries(performance.getEntriesByType("resource")
+        .map(({ name, initiatorType }) => [name.split("/").pop(), initiatorType === "script"]).filter(([name]) => wanted.includes(name)))"""
+    for path, needed in (
+        ("/", frame),
+        (f"/tasks/{task['ref']}", frame | conversation),
+        (f"/conversations/{task['conversation_id']}", frame | conversation),
+    ):
         page = pages.open(mia, path)
-        expect(page.get_by_role("main").get_by_role("textbox")).to_be_visible()
-        assert set(page.evaluate(by_imports)) <= later
+        expect(page.get_by_role("main").get_by_role("textbox", name="Message", exact=True)).to_be_visible()
+        assert page.evaluate(loaded, [*needed]) == dict.fromkeys(needed, False)  # by no import
 
 
 def test_scripts_that_get_into_the_page_do_not_run(page: Page, pages: Pages) -> None:
