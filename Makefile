@@ -26,7 +26,7 @@ run: $(VENV)/runtime.stamp ## install what is needed (once), start Onethread and
 	@exec $(VENV)/bin/onethread serve --open $(ARGS)
 
 test: $(VENV)/dev.stamp node_modules/.stamp ## run all tests; ARGS="-k word" narrows them down, -n 0 runs them in one process
-	@$(PY) -m pytest -n 4 $(ARGS)
+	@$(PY) -m pytest -n 5 $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types and import rules, as CI does
 	@$(VENV)/bin/ruff check

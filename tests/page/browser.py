@@ -27,6 +27,9 @@ _WITHOUT = [
 _ARGUMENTS = [
     f"--disable-features={','.join(_WITHOUT)}",
     "--disable-gpu",
+    "--disable-gpu-rasterization",
+    "--in-process-gpu",
+    "--disable-software-rasterizer",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
