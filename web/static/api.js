@@ -54,6 +54,9 @@ export async function api(method, path, body, { key, prefer, signal = AbortSigna
   throw await failure(response);
 }
 
+/** A new Idempotency-Key. Not by crypto.randomUUID, which is missing on a page that came by plain http from another host. */
+export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 export const get = (path, how) => api("GET", path, undefined, how);
 export const post = (path, body = {}, how) => api("POST", path, body, how);
 export const put = (path, body = {}) => api("PUT", path, body);

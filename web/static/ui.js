@@ -343,16 +343,6 @@ export function Menu({ label, icon = "more", items, children, class: name = "ico
     place(menu.current, button.current);
     entries(menu.current)[0]?.focus();
   }, [open]);
-  const onKeyDown = (event) => {
-    event.stopPropagation();
-    const all = entries(menu.current);
-    const at = all.indexOf(document.activeElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
-    if (event.key === "Tab") menu.current.hidePopover();
-    if (to === undefined) return;
-    event.preventDefault();
-    all.at(to % all.length)?.focus();
-  };
   const select = (item) => (event) => {
     menu.current.hidePopover();
     if (item.href) follow(event);
@@ -363,7 +353,7 @@ export function Menu({ label, icon = "more", items, children, class: name = "ico
       ${children ?? html`<${Icon} name=${icon} />`}
     </button>
     <div ref=${menu} id=${id} class="menu" role="menu" aria-label=${label} popover="auto"
-      onToggle=${(event) => setOpen(event.newState === "open")} onKeyDown=${onKeyDown}>
+      onToggle=${(event) => setOpen(event.newState === "open")} onKeyDown=${moveInMenu}>
       ${open &&
       items()
         .filter(Boolean)
@@ -371,7 +361,20 @@ export function Menu({ label, icon = "more", items, children, class: name = "ico
     </div>`;
 }
 
-const entries = (menu) => [...menu.querySelectorAll("[role^=menuitem]")];
+/** The items of a menu, in their order. */
+export const entries = (menu) => [...menu.querySelectorAll("[role^=menuitem]")];
+
+/** For `onKeyDown` of a menu that is a popover: arrows, Home and End move in it, Tab leaves it. */
+export function moveInMenu(event) {
+  event.stopPropagation();
+  const all = entries(event.currentTarget);
+  const at = all.indexOf(document.activeElement);
+  const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+  if (event.key === "Tab") event.currentTarget.hidePopover();
+  if (to === undefined) return;
+  event.preventDefault();
+  all.at(to % all.length)?.focus();
+}
 
 function Entry({ item, onClick }) {
   const { label, icon, href, hint, checked, danger } = item;

@@ -1,6 +1,6 @@
 // The menu of a card: one for the whole board, shown beside the card that it was opened on.
 import { STATUSES } from "../state/task_values.js";
-import { go, html, Icon, paths, place, signal, useEffect, useLayoutEffect, useRef } from "../ui.js";
+import { entries, go, html, Icon, moveInMenu, paths, place, signal, useEffect, useLayoutEffect, useRef } from "../ui.js";
 import { copy, linkOf } from "./copy.js";
 import { StatusIcon } from "./task_fields.js";
 
@@ -32,7 +32,7 @@ export function CardMenu({ move }) {
     aria-checked=${value === task.status} onClick=${after(() => move(task, value))}>
     <${StatusIcon} status=${value} /><span class="grow">${label}</span>${value === task.status && html`<${Icon} name="check" size=${16} />`}
   </button>`;
-  return html`<div ref=${menu} popover="auto" class="menu" role="menu" aria-label=${task ? `Menu of ${task.ref}` : "Menu"} onKeyDown=${onKey}>
+  return html`<div ref=${menu} popover="auto" class="menu" role="menu" aria-label=${task ? `Menu of ${task.ref}` : "Menu"} onKeyDown=${moveInMenu}>
     ${task &&
     html`<p class="menu-title" role="presentation">Move to</p>
       ${STATUSES.map(to)}
@@ -40,17 +40,4 @@ export function CardMenu({ move }) {
       ${act("chat", "Open", () => go(paths.task(task.ref)))} ${act("link", "Copy link", () => copy(linkOf(task), "The link"))}
       ${act("copy", `Copy ${task.ref}`, () => copy(task.ref, task.ref))}`}
   </div>`;
-}
-
-const entries = (menu) => [...menu.querySelectorAll("[role^=menuitem]")];
-
-function onKey(event) {
-  event.stopPropagation();
-  const all = entries(event.currentTarget);
-  const at = all.indexOf(document.activeElement);
-  const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
-  if (event.key === "Tab") event.currentTarget.hidePopover();
-  if (to === undefined) return;
-  event.preventDefault();
-  all.at(to % all.length).focus();
 }

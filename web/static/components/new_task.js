@@ -1,5 +1,5 @@
 // The dialog for a new task. What was written in it stays until the task is made, also when it is closed in between.
-import { get, post } from "../api.js";
+import { get, newKey, post } from "../api.js";
 import { complain, go, html, paths, useEffect, useRef, useState } from "../ui.js";
 import { Dialog, open } from "./dialog.js";
 import { AssigneeField, DueField, PriorityField } from "./task_fields.js";
@@ -21,7 +21,7 @@ function NewTask({ done }) {
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
   const [projects, setProjects] = useState([]);
-  const key = useRef(crypto.randomUUID?.() ?? String(Math.random()));
+  const key = useRef(newKey());
   const set = (name) => (value) => {
     begun = { ...begun, [name]: value };
     setFields(begun);
@@ -37,7 +37,7 @@ function NewTask({ done }) {
       begun = { ...NOTHING };
       done(task);
     } catch (failure) {
-      if (!failure.temporary) key.current += "+"; // nothing was made by that key; another text may go with the next
+      if (!failure.temporary) key.current = newKey(); // nothing was made by that key; another text may go with the next
       setError(failure.message);
       setBusy(false);
     }

@@ -1,5 +1,5 @@
 // A task as a card on the board, and the card in which a new one is written.
-import { post } from "../api.js";
+import { newKey, post } from "../api.js";
 import { columns, fitting } from "../state/board.js";
 import { tasks } from "../state/lists.js";
 import { priorityLabel, statusLabel } from "../state/task_values.js";
@@ -72,14 +72,11 @@ function Facts({ task }) {
   </div>`;
 }
 
-/** Each task is made once, however often its request is sent. */
-const newKey = () => crypto.randomUUID?.() ?? String(Math.random()); // missing where the page did not come by https
-
 export function NewCard({ status }) {
   const input = useRef(null);
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
-  const key = useRef(newKey());
+  const key = useRef(newKey()); // a task is made once, however often its request is sent
   useEffect(() => input.current.focus(), []);
   const close = () => (adding.value = null);
   const save = async (event) => {

@@ -1,6 +1,6 @@
 // Messages on their way: each is kept here, over a reload too, until the server said that it has it. The same key goes with every attempt, so
 // that it is stored once, whatever was lost in between; messages for one conversation go one after the other.
-import { post, patch, signedOut } from "../api.js";
+import { newKey, patch, post, signedOut } from "../api.js";
 import { connection } from "../socket.js";
 import { batch, effect, keep, kept, keptNames, signal, untracked } from "../ui.js";
 import { OWNER, UNSENT, me } from "./lists.js";
@@ -41,7 +41,7 @@ const under_way = new Set(); // queues with a request that was not answered
 const promises = new Map(); // by key: what resolves the promise of `send`
 const listeners = new Set();
 const newest = new Map(); // by conversation: the seq of the last message that was shown
-const tab = random();
+const tab = newKey();
 let timer = 0;
 
 /**
@@ -50,7 +50,7 @@ let timer = 0;
  * @returns {Promise<object | null>} the server's answer, whenever it comes; null where the message was discarded
  */
 export function send({ conversation_id = null, content, files = [], model = null }) {
-  const key = random();
+  const key = newKey();
   const group = !conversation_id ? (outbox.peek().find((each) => each.group)?.group ?? key) : null;
   const created_at = new Date().toISOString();
   const about = { key, conversation_id, group, created_at, after: 0, message_id: null, tried: false };
@@ -235,11 +235,6 @@ function parsed(text) {
   } catch {
     return null; // somebody else wrote it
   }
-}
-
-/** Not crypto.randomUUID: that is missing on a page that came by plain HTTP from another host. */
-function random() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // --- over a reload, and beside other tabs: what is kept belongs to one tab, and to another when that one is gone ---
