@@ -9,8 +9,10 @@ from prompt_toolkit.completion import Completer
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import FormattedText, StyleAndTextTuples
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.key_binding import KeyBindings
-from prompt_toolkit.key_binding.key_processor import KeyPressEvent
+from prompt_toolkit.key_binding.key_processor import KeyPress, KeyPressEvent
+from prompt_toolkit.keys import Keys as Key
 from prompt_toolkit.output import create_output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.shortcuts import PromptSession
@@ -104,8 +106,15 @@ class Screen:
 
     async def run(self) -> None:
         """Until `exit`."""
-        await self._prompt.prompt_async(handle_sigint=False)
+        with self._prompt.input.raw_mode():
+            self._take_what_was_typed_before()
+            await self._prompt.prompt_async(handle_sigint=False)
         self.flush()
+
+    def _take_what_was_typed_before(self) -> None:
+        """Until now the terminal made a line feed of each Enter, which is another key here."""
+        keys = self._prompt.input.read_keys()
+        store_typeahead(self._prompt.input, [KeyPress(Key.ControlM) if key.key == Key.ControlJ else key for key in keys])
 
     def flush(self) -> None:
         """Draws what was printed."""

@@ -30,11 +30,11 @@ def chat(terminal: Terminal) -> Terminal:
 
 
 def test_first_message_streams_its_reply_creates_a_task_and_shows_what_it_cost(terminal: Terminal) -> None:
-    terminal.wait_for("/help lists the commands")
+    terminal.enter("create a task to buy milk")  # typed before the program has begun to listen
 
-    terminal.enter("create a task to buy milk")
     screen = terminal.wait_for(r"demo/offline · [\d,]+ in · \d+ out · \$0 · [\d.]+ s")
 
+    assert "/help lists the commands" in screen
     assert "❯ create a task to buy milk" in screen
     assert "✔ create_task {title: Buy milk}" in screen
     assert "Created OT-1 Buy milk (todo, medium)." in screen
