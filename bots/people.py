@@ -7,11 +7,11 @@ import structlog
 
 from bots.policy import Policy
 from bots.services import Services
-from bots.surface import ChannelKind, ChatSurface, Profile, SurfaceError
+from bots.surface import ChatSurface, Profile, SurfaceError
 from core import bindings, conversations, identity
 from core.access import Principal
 from core.errors import Conflict, NotAuthenticated
-from core.models import BindingMode, Identity, Place, User
+from core.models import BindingMode, ChannelKind, Identity, Place, User
 from core.ports import UnitOfWork
 
 NO_PLATFORM = "I could not look up who you are just now. Try again in a moment."

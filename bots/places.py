@@ -2,9 +2,9 @@
 
 from bots.policy import Policy
 from bots.services import Services
-from bots.surface import ChannelKind, ChatSurface, Event, Promoted, Said
+from bots.surface import ChatSurface, Event, Promoted, Said
 from core import bindings
-from core.models import TO_ARRANGE, Binding, BindingMode, DeliveryState, Place
+from core.models import TO_ARRANGE, Binding, BindingMode, ChannelKind, DeliveryState, Place
 from core.ports import UnitOfWork
 
 

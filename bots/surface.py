@@ -13,7 +13,7 @@ from uuid import UUID
 
 from bots.pacing import Budget
 from core.attachments import Upload
-from core.models import JSON, Account, AgentStatus, Identity, Place, Visibility
+from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
@@ -77,19 +77,6 @@ class RemoteFile:
     """Bytes."""
     source: JSON
     """What the surface needs to fetch it; no secret."""
-
-
-class ChannelKind(StrEnum):
-    OPEN = "open"
-    """Everybody of the account may read it."""
-    PRIVATE = "private"
-    DIRECT = "direct"
-    """One person with the bot."""
-
-    @property
-    def visibility(self) -> Visibility:
-        """Of what is said there."""
-        return Visibility.SHARED if self is ChannelKind.OPEN else Visibility.PRIVATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,12 @@ from bots.policy import Policy
 from bots.reading import MAX_TITLE, Content, Reading, quoted, title_of
 from bots.reminders import Reminders
 from bots.services import Services
-from bots.surface import ChannelKind, ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped, SurfaceError
+from bots.surface import ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped, SurfaceError
 from core import bindings, conversations, identity, messages, projects, tasks, turns
 from core.access import Audience, Principal
 from core.errors import Conflict, NotFound
 from core.ids import new_id
-from core.models import Binding, BindingMode, Delivery, DeliveryState, InboundEvent, InboxKey, Message, Place
+from core.models import Binding, BindingMode, ChannelKind, Delivery, DeliveryState, InboundEvent, InboxKey, Message, Place
 from core.ports import UnitOfWork
 
 Commit = Callable[[], AbstractAsyncContextManager[UnitOfWork]]

@@ -536,6 +536,19 @@ class Identity:
     created_at: datetime
 
 
+class ChannelKind(StrEnum):
+    OPEN = "open"
+    """Everybody of the account may read it."""
+    PRIVATE = "private"
+    DIRECT = "direct"
+    """One person with the bot."""
+
+    @property
+    def visibility(self) -> Visibility:
+        """Of what is said there."""
+        return Visibility.SHARED if self is ChannelKind.OPEN else Visibility.PRIVATE
+
+
 class BindingMode(StrEnum):
     """Whether what is said at a place comes into the conversation, and what is said in the conversation goes out to the place."""
 

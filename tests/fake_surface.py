@@ -12,23 +12,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from bots.pacing import Budget
-from bots.surface import (
-    Busy,
-    Call,
-    ChannelKind,
-    Event,
-    Limits,
-    MessageGone,
-    Part,
-    Profile,
-    RemoteFile,
-    SurfaceError,
-    TooLong,
-    Unclear,
-)
+from bots.surface import Busy, Call, Event, Limits, MessageGone, Part, Profile, RemoteFile, SurfaceError, TooLong, Unclear
 from core.attachments import Upload
 from core.errors import InvalidInput
-from core.models import JSON, Account, AgentStatus, Identity, Place
+from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 
 _T = TypeVar("_T")
 CLOCKS_DIFFER = timedelta(seconds=60)

@@ -11,8 +11,8 @@ import structlog
 from bots.lease import Held
 from bots.pacing import Pacer, Rank, Urgency
 from bots.policy import Policy
-from bots.surface import AccountClosed, Busy, Call, ChannelKind, ChatSurface
-from core.models import Place
+from bots.surface import AccountClosed, Busy, Call, ChatSurface
+from core.models import ChannelKind, Place
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()

@@ -13,7 +13,8 @@ from bots.discord.config import DiscordConfig
 from bots.discord.failures import UNKNOWN_MEMBER, UNKNOWN_USER, calling
 from bots.discord.text import mentions
 from bots.remembered import Remembered
-from bots.surface import Busy, ChannelKind, Profile, SurfaceError
+from bots.surface import Busy, Profile, SurfaceError
+from core.models import ChannelKind
 
 _NAME_SECONDS = 600.0
 _KIND_SECONDS = 60.0  # a channel may be made private at any time

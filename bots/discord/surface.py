@@ -28,7 +28,6 @@ from bots.surface import (
     AccountClosed,
     Busy,
     Call,
-    ChannelKind,
     ChatSurface,
     Edited,
     Event,
@@ -43,7 +42,7 @@ from bots.surface import (
     Unreachable,
 )
 from core.attachments import Upload
-from core.models import JSON, Account, AgentStatus, Identity, Place
+from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 from core.text import utf16_cut, utf16_len
 
 _PAGE = 100  # the most that Discord gives at once

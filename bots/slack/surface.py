@@ -22,22 +22,9 @@ from bots.slack.failures import UNFIT, code, translated
 from bots.slack.native import Streams
 from bots.slack.status import SessionStatus
 from bots.slack.text import mentioned, to_markdown
-from bots.surface import (
-    Call,
-    ChannelKind,
-    ChatSurface,
-    Event,
-    Limits,
-    MessageGone,
-    Part,
-    PlaceClosed,
-    Profile,
-    Refused,
-    RemoteFile,
-    SurfaceError,
-)
+from bots.surface import Call, ChatSurface, Event, Limits, MessageGone, Part, PlaceClosed, Profile, Refused, RemoteFile, SurfaceError
 from core.attachments import Upload
-from core.models import JSON, Account, AgentStatus, Identity, Place
+from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 
 METADATA = "onethread_delivery"
 """The type of the metadata by which a post is found again."""

@@ -11,29 +11,13 @@ from bots.commands import Command, Commands
 from bots.intake import Intake, IntakeRules
 from bots.people import People
 from bots.policy import Policy
-from bots.surface import (
-    ChannelKind,
-    Edited,
-    Event,
-    Profile,
-    RemoteFile,
-    Said,
-    SurfaceError,
-)
+from bots.surface import Edited, Event, Profile, RemoteFile, Said, SurfaceError
 from bots.taking import Taking
 from core import bindings, identity
 from core.access import Principal
 from core.attachments import Upload
 from core.ids import new_id
-from core.models import (
-    JSON,
-    AccountLease,
-    Conversation,
-    Identity,
-    InboundEvent,
-    Message,
-    Place,
-)
+from core.models import JSON, AccountLease, ChannelKind, Conversation, Identity, InboundEvent, Message, Place
 from core.ports import UnitOfWork
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
 from tests.integration.bots.conftest import Stage

@@ -15,7 +15,6 @@ from bots.surface import (
     AccountClosed,
     Action,
     Busy,
-    ChannelKind,
     Event,
     PermissionMissing,
     PlaceClosed,
@@ -31,15 +30,7 @@ from core import bindings, identity, tasks
 from core.access import Principal
 from core.errors import InvalidInput, LeaseLost
 from core.ids import new_id
-from core.models import (
-    CARD,
-    Delivery,
-    DeliveryState,
-    InboundEvent,
-    MessageStatus,
-    Place,
-    Visibility,
-)
+from core.models import CARD, ChannelKind, Delivery, DeliveryState, InboundEvent, MessageStatus, Place, Visibility
 from core.ports import TaskFilter, UnitOfWork
 from tests.databases import on_both
 from tests.fake_surface import ACCOUNT

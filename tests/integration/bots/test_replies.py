@@ -7,10 +7,10 @@ import pytest
 
 from bots import controls
 from bots.policy import ChannelRules, Policy
-from bots.surface import Action, ChannelKind, Profile, Promoted, Stopped
+from bots.surface import Action, Profile, Promoted, Stopped
 from core import bindings, tasks
 from core.ids import new_id
-from core.models import Binding, BindingMode, Delivery, DeliveryState, MessageStatus, Place, Visibility
+from core.models import Binding, BindingMode, ChannelKind, Delivery, DeliveryState, MessageStatus, Place, Visibility
 from tests.fake_surface import ACCOUNT
 from tests.integration.bots.conftest import Stage
 from tests.integration.bots.door import ALICE, BOB, Door, ShiftedClock, edit, mention, reply, said

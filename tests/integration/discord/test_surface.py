@@ -22,7 +22,6 @@ from bots.surface import (
     Busy,
     Button,
     Call,
-    ChannelKind,
     MessageGone,
     NoThread,
     Part,
@@ -37,7 +36,7 @@ from bots.surface import (
 from core.attachments import MAX_BYTES
 from core.errors import InvalidInput
 from core.ids import new_id
-from core.models import Account, AgentStatus, Identity, Place
+from core.models import Account, AgentStatus, ChannelKind, Identity, Place
 from tests.emulators.discord import DiscordEmulator, discord
 
 __all__ = ["discord"]

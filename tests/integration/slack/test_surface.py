@@ -25,7 +25,6 @@ from bots.surface import (
     Busy,
     Button,
     Call,
-    ChannelKind,
     MessageGone,
     Part,
     PlaceClosed,
@@ -40,7 +39,7 @@ from bots.surface import (
 from core.attachments import MAX_BYTES
 from core.errors import InvalidInput
 from core.ids import new_id
-from core.models import Account, AgentStatus, Identity, Place
+from core.models import Account, AgentStatus, ChannelKind, Identity, Place
 from tests.emulators.slack import SlackEmulator, slack, slack_process
 from tests.emulators.slack.agents import SlackAgents, slack_agents
 
