@@ -22,6 +22,7 @@ from core.ports import Storage
 from core.worker import vanished
 from onethread.settings import Settings, without_dotenv
 
+ONETHREAD = (sys.executable, "-P", "-m", "onethread")
 LOG_FILE = "worker.log"
 """In the data directory: what the child prints."""
 MAX_LOG_BYTES = 5_000_000
@@ -151,7 +152,7 @@ def starter(settings: Settings) -> Callable[[], Child]:
     """
 
     def start() -> Child:
-        command = (sys.executable, "-P", "-m", "onethread", "worker", "--until-idle", "--linger", str(LINGER_SECONDS))
+        command = (*ONETHREAD, "worker", "--until-idle", "--linger", str(LINGER_SECONDS))
         with _log_of(settings.data_dir).open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # not asyncio's, which kills the child when its loop is closed
                 command,

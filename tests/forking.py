@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 import random
-import selectors
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +20,7 @@ import tempfile
 import threading
 from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
 from asyncio.streams import FlowControlMixin
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
-    *("onethread.cli", "onethread.serve", "onethread.service", "onethread.mcp_stdio", "onethread.terminal.chat", "onethread.terminal.pipe"),
+    *("onethread.cli", "onethread.serve", "onethread.service", "onethread.mcp_stdio", "onethread.child_worker"),
+    *("onethread.terminal.chat", "onethread.terminal.pipe"),
     *("web.app", "core.llm.demo", "bots.slack.serving", "bots.discord.serving", "storage.migrate", "tests.chaos.fork_server"),
 )
 """What the commands need; the last one loads litellm."""
@@ -167,6 +168,16 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: s
         return Completed([*arguments], code, out.read().decode(), err.read().decode())
 
 
+def program() -> tuple[str, ...]:
+    """The command of an `onethread` that others start, with arguments of theirs behind it: signals, SIGKILL too, reach what is forked."""
+    _connected().close()
+    return _program(_place()[0])
+
+
+def _program(path: Path) -> tuple[str, ...]:
+    return (sys.executable, "-IS", str(ROOT / "tests" / "forked.py"), str(path))
+
+
 def _request(arguments: Sequence[str], env: Mapping[str, str], cwd: Path, **demo: float) -> bytes:
     return json.dumps({"arguments": [*arguments], "env": dict(env), "cwd": str(cwd), "demo": demo}).encode() + b"\n"
 
@@ -256,18 +267,17 @@ class _Forks:
     def next(self) -> tuple[Request, list[int]] | None:
         """In a new process: what it is to do, and its streams. None in the old one, when its owner is gone."""
         woken, wakes = socket.socketpair()
-        with selectors.DefaultSelector() as selector, woken, wakes:
+        with woken, wakes:
             for each in (woken, wakes):
                 each.setblocking(False)
             signal.set_wakeup_fd(wakes.fileno())
             signal.signal(signal.SIGCHLD, lambda *_: None)
-            for each in (woken, self.listener):
-                selector.register(each, selectors.EVENT_READ)
             while _lives(self.owner):
-                ready = [key.fileobj for key, _ in selector.select(_LOOK_SECONDS)]
+                ready, _, _ = select.select([woken, self.listener, *self.children.values()], [], [], _LOOK_SECONDS)
                 if woken in ready:
                     woken.recv(4096)
                 self._tell_ends()
+                self._kill(pid for pid, connection in self.children.items() if connection in ready)
                 if self.listener in ready and (found := self._taken()):
                     return found
         return None
@@ -301,9 +311,13 @@ class _Forks:
             with self.children.pop(pid) as connection, suppress(OSError):
                 connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(_PID_BYTES, signed=True))
 
-    def end(self, path: Path) -> None:
-        for pid in self.children:
+    def _kill(self, pids: Iterable[int]) -> None:
+        """As who asked for them is gone, killed itself perhaps."""
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
+
+    def end(self, path: Path) -> None:
+        self._kill(self.children)
         for each in (path, path.with_suffix(".lock"), path.with_suffix(".log")):
             each.unlink(missing_ok=True)
 
@@ -316,8 +330,8 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _become(request: Request, streams: list[int]) -> None:
-    """Makes this process what its request says."""
+def _become(request: Request, streams: list[int], path: Path) -> None:
+    """Makes this process what its request says; what it starts of its own kind is forked likewise."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, each in enumerate(streams):
@@ -329,6 +343,7 @@ def _become(request: Request, streams: list[int]) -> None:
     os.chdir(request["cwd"])
     for name, value in request["demo"].items():
         setattr(sys.modules["core.llm.demo"], name.upper(), value)
+    sys.modules["onethread.child_worker"].ONETHREAD = _program(path)  # type: ignore[attr-defined]
     sys.argv = ["onethread", *request["arguments"]]
     random.seed()
 
@@ -348,7 +363,7 @@ def _main() -> NoReturn:
         forks.end(path)
         sys.exit()
     forks.listener.close()
-    _become(*found)
+    _become(*found, path)
     cli.main()
     raise AssertionError
 

@@ -103,7 +103,8 @@ class Server:
     async def database(self, template: str = _EMPTY) -> AsyncIterator[URL]:
         """A database of its own with all tables; removed at the end. `template0` gives one without tables."""
         name = f"test_{next(self._numbers)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {_OWNER}")
+        # Copying files takes half as long as what servers do by themselves from version 15 on.
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {_OWNER} STRATEGY FILE_COPY")
         yield self.url(name)
         await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,9 @@ class Serving:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Serving]:
+def serving(data_dir: Path, program: Sequence[str] = (ONETHREAD,)) -> Iterator[Serving]:
     """Starts it with the offline model, and ends it well."""
-    command, environ = [ONETHREAD, "serve", "--port", "0"], environment(data_dir, ONETHREAD_MODEL="demo/offline")
+    command, environ = [*program, "serve", "--port", "0"], environment(data_dir, ONETHREAD_MODEL="demo/offline")
     with subprocess.Popen(
         command, env=environ, cwd=data_dir, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     ) as process:
@@ -45,7 +45,7 @@ def serving(data_dir: Path) -> Iterator[Serving]:
             line = process.stdout.readline()
             opened = re.match(r"Open (http://127\.0\.0\.1:\d+)/login", line)
             assert opened, f"onethread serve said {line!r}"
-            yield Serving(opened[1], _token(environ))
+            yield Serving(opened[1], _token(program, environ))
             process.terminate()
             assert process.wait(_SECONDS) == 0
         finally:
@@ -142,6 +142,6 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
     return {**kept, "ONETHREAD_DATA_DIR": str(data_dir), "PYTHONWARNINGS": "default", **more}
 
 
-def _token(environ: dict[str, str]) -> str:
-    command = [ONETHREAD, "token", "create", "tests"]
+def _token(program: Sequence[str], environ: dict[str, str]) -> str:
+    command = [*program, "token", "create", "tests"]
     return subprocess.run(command, env=environ, capture_output=True, encoding="utf-8", timeout=_SECONDS, check=True).stdout.strip()

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -96,13 +97,12 @@ class Tool:
     @property
     def parameters(self) -> JSON:
         """The JSON schema of the arguments, without the noise that pydantic adds."""
-        return _plain(self.arguments.model_json_schema())
+        return _taken(self.arguments)
 
     @property
     def output(self) -> JSON:
         """The JSON schema of the result. It forbids no further fields: clients that know it must go on when there are."""
-        schema: JSON = _open(_plain(self.result.model_json_schema(mode="serialization")))
-        return schema
+        return _given(self.result)
 
     @property
     def function(self) -> JSON:
@@ -177,6 +177,17 @@ def tool(
         )
 
     return make
+
+
+@cache
+def _taken(arguments: type[Arguments]) -> JSON:
+    return _plain(arguments.model_json_schema())
+
+
+@cache
+def _given(result: type[Result]) -> JSON:
+    schema: JSON = _open(_plain(result.model_json_schema(mode="serialization")))
+    return schema
 
 
 def _plain(schema: JSON) -> JSON:

@@ -16,10 +16,10 @@ from core.worker import WorkerRules
 from tests.chaos.databases import SqliteFile
 from tests.chaos.evidence import Evidence
 from tests.chaos.fleet import RETRIES, Fleet, WorkerProcess, fork_server_context, wait_until
-from tests.chaos.fork_server import look_around
 from tests.chaos.people import Office, office
 from tests.chaos.sabotage import Point, Sabotage
 from tests.chaos.talker import SUMMARY, Talker, answer
+from tests.chaos.worker_main import look_around
 from tests.emulators.raw_provider import RawProvider
 
 KEY = "k0026"  # says something before its tools, and then a text long enough to die in

@@ -2,6 +2,9 @@
 
 import asyncio
 import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,37 @@ async def test_signal_ends_it_as_it_ends_others(tmp_path: Path, number: signal.S
     assert process.returncode == code
     assert process.stdout
     assert await process.stdout.read() == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+async def test_signal_to_what_others_start_ends_what_is_forked(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    data = tmp_path / "data"
+    process = await asyncio.create_subprocess_exec(
+        *forking.program(), "worker", env=environment(data), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL
+    )
+    await _until(lambda: bool(_workers(data)))
+    ((pid,),) = _workers(data)
+
+    process.send_signal(number)
+
+    async with asyncio.timeout(60):
+        assert await process.wait() == code
+    await _until(lambda: not Path(f"/proc/{pid}").exists())
+    assert pid != process.pid
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.02)
+
+
+def _workers(data_dir: Path) -> list[tuple[int]]:
+    """Their process ids; none as long as there are no tables."""
+    try:
+        with closing(sqlite3.connect(f"file:{data_dir}/onethread.db?mode=ro", uri=True)) as database:
+            return database.execute("SELECT pid FROM workers").fetchall()
+    except sqlite3.OperationalError:
+        return []

@@ -1,4 +1,7 @@
-"""Every command of the README does what it says: they are run in their order, in one data directory."""
+"""Every command of the README does what it says: they are run in their order, in one data directory.
+
+`make run` starts what is installed, the others what is forked.
+"""
 
 import os
 import re
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests import forking
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ("make run", "onethread serve")
@@ -32,9 +37,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environ(home: Path) -> Mapping[str, str]:
-    foreign = re.compile("ONETHREAD_.*|.*_API_KEY|ARGS|MAKE.*|MFLAGS")  # the last are what `make test ARGS=...` hands on
+    foreign = re.compile("ONETHREAD_.*|.*_API_KEY|SSL_CERT_FILE|ARGS|MAKE.*|MFLAGS")  # the last are what `make test ARGS=...` hands on
     bare = {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
-    path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    program = home / "bin" / "onethread"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(forking.program())} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    path = os.pathsep.join([str(program.parent), str(ROOT / ".venv" / "bin"), os.environ["PATH"]])
     browser = home / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" >> {home}/opened\n', encoding="utf-8")
     browser.chmod(0o700)

@@ -4,13 +4,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from starlette.routing import BaseRoute
 from websockets.asyncio.client import ClientConnection, connect
 
 from core import identity
@@ -19,6 +22,7 @@ from onethread.serve import server_of, services_of
 from tests.integration.conftest import World
 from web.app import web_app
 from web.credentials import issue_jwt
+from web.passwords import Argon2
 from web.services import Services, WebRules
 
 SECRET_KEY = "a key of thirty-two characters!!"
@@ -75,13 +79,32 @@ async def site_of(world: World, **rules: Any) -> AsyncIterator[Site]:
     listening.listen()  # who connects before the server is up waits
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     chosen = {"public_url": url, "hosts": frozenset({"127.0.0.1", "localhost"}), "secret_key": SECRET_KEY, **rules}
-    app = web_app(services_of(world.app, WebRules(**chosen)))
+    services = replace(services_of(world.app, WebRules(**chosen)), passwords=_QuickArgon2())
+    app = _with_the_routes_of_the_first(web_app(services))
     server = server_of(app, world.app.settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_stop, server, asyncio.create_task(server.serve([listening]), name="uvicorn"))
         site = Site(world=world, app=app, url=url, client=await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=20)))
         site.client.headers["Authorization"] = f"Bearer {await site.token(world.admin, scopes=ALL_SCOPES)}"
         yield site
+
+
+class _QuickArgon2(Argon2):
+    """With the least that argon2 can be told to do. What passwords cost people is shown with the class itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._argon2 = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+
+
+_routes: list[BaseRoute] = []
+
+
+def _with_the_routes_of_the_first(app: FastAPI) -> FastAPI:
+    """FastAPI reads the signatures behind all routes anew for each application, for longer than most tests take."""
+    _routes.extend(() if _routes else app.router.routes)
+    app.router.routes[:] = _routes
+    return app
 
 
 async def _stop(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
