@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench chaos conformance lock upgrade vendor clean
+.PHONY: help run test check format bench chaos conformance lock upgrade picture vendor clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ lock: $(UV) ## write the lock files anew after a change in pyproject.toml or pac
 
 upgrade: ## lock, with every dependency raised to its newest release that is a week old
 	@$(MAKE) lock UPGRADE=--upgrade
+
+picture: $(VENV)/dev.stamp node_modules/.stamp ## make docs/everywhere.png anew, from a running Onethread with all surfaces; needs Chromium and tmux
+	@$(PY) -m tests.everywhere.picture
 
 vendor: $(VENV)/dev.stamp ## fetch the page's libraries anew, at the versions in tests/vendoring.py; needs npm
 	@$(PY) -m tests.vendoring

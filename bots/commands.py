@@ -1,4 +1,4 @@
-"""The command `/task` of every chat platform: what may stand behind it, and what comes back."""
+"""The commands `/task` and `/link` of every chat platform: what may stand behind them, and what comes back."""
 
 import difflib
 import re
@@ -6,18 +6,28 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from bots import linking
+from bots.following import Following, Target, Wish, wish
 from bots.markdown import neutral, plain
 from bots.people import NO_PLATFORM, People, Stranger, enter
+from bots.places import Places
+from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface, PlaceClosed, SurfaceError
 from bots.view import page
-from core import bindings, conversations, tasks
+from core import bindings, conversations, tasks, wording
 from core.access import Principal
 from core.errors import InvalidInput, OnethreadError
+from core.frames import bindings_json
 from core.ids import new_id
 from core.models import NEW_THREAD, Conversation, InboundEvent, Place, Task, TaskStatus
 from core.ports import TaskFilter, UnitOfWork
 
+_BESIDES = (
+    "In a task's own thread its ref may be left out.",
+    "In any thread these can be written, too: `!follow OT-12`, `!unfollow`, `!where` and `!stop`.",
+    "`/link` says who you are on the page.",
+)
 _LISTED = 15
 _LINES = 20
 """Of a description."""
@@ -32,10 +42,10 @@ _MENTION = re.compile(r"<@!?(\w+)(?:\|[^>]*)?>")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A `/task` that somebody typed."""
+    """A `/task` or a `/link` that somebody typed."""
 
     text: str
-    """What stands behind `/task`."""
+    """What stands behind it."""
     person: str
     """Their id on the platform."""
     place: Place
@@ -45,6 +55,8 @@ class Command:
     """The task's, on a platform that asks for it apart; empty where it was left out. None: it may stand in the text."""
     has_threads: bool = True
     """Whether a thread can be made for whoever reads along where it was typed."""
+    at: datetime | None = None
+    """When it was typed, by the platform's clock, where people talk without the bot at the place; None elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +70,20 @@ class _Call:
 class Commands:
     """Answers the commands of one account."""
 
-    def __init__(self, services: Services, surface: ChatSurface, people: People) -> None:
+    def __init__(self, services: Services, surface: ChatSurface, people: People, policy: Policy) -> None:
         self._services = services
         self._surface = surface
         self._people = people
+        self._places = Places(services, surface, policy)
+        self._following = Following(services, surface, self._places)
 
     async def run(self, command: Command) -> str:
-        """What the person alone is told, markdown. Never raises what can be told in a sentence."""
-        try:
-            return await self._run(command)
-        except (OnethreadError, Stranger, PlaceClosed) as error:
-            return str(error)
-        except SurfaceError:
-            return NO_PLATFORM
+        """What the person alone is told of their `/task`, markdown. Never raises what can be told in a sentence."""
+        return await _sentence(self._run(command))
+
+    async def link(self, command: Command) -> str:
+        """Likewise, of their `/link`."""
+        return await _sentence(self._link(command))
 
     async def refs(self, person: str, place: Place, typed: str, limit: int = _CHOICES) -> Sequence[tuple[str, str]]:
         """The tasks that may be meant, as (ref, title), the open ones first. Strangers are shown none."""
@@ -101,6 +114,10 @@ class Commands:
         await self._enter(principal, command.place)
         return await subcommand.run(self, _Call(principal=principal, command=command, rest=rest.strip()))
 
+    async def _link(self, command: Command) -> str:
+        await self._people.admit(command.person, command.place.channel)
+        return await linking.answer(self._services, self._surface.account, command.person, command.text)
+
     # --- the subcommands ---
 
     async def list(self, call: _Call) -> str:
@@ -124,15 +141,18 @@ class Commands:
             task, _ = await _task(uow, call)
             names = await uow.users.names([task.assignee_id] if task.assignee_id else [])
             shown = await bindings.of_conversation(uow, call.principal, task.conversation_id)
+            here = next((each for each in shown if each.place == call.command.place), None)
+            also = wording.also(await bindings_json(uow, task.conversation_id), but=str(here.id) if here else "")
         facts = [
             f"priority {task.priority}",
             f"assigned to {names[task.assignee_id]}" if task.assignee_id else "assigned to nobody",
             *([f"due {task.due_at:%Y-%m-%d}"] if task.due_at else []),
             *([f"labels {_safe(', '.join(task.labels))}"] if task.labels else []),
         ]
-        places = [each.place for each in shown if each.opened]
-        links = [f"[Its thread]({self._surface.link(place)})" for place in places if place.account == self._surface.account]
-        return "\n\n".join([_line(task), " · ".join(facts), *([_quoted(task)] if task.description else []), *links])
+        homes = [each.place for each in shown if each.opened and each.is_on and not each.followed]
+        links = [f"[Its thread]({self._surface.link(place)})" for place in homes if place.account == self._surface.account]
+        said = [_line(task), " · ".join(facts), _quoted(task), *links, _safe(also[:1].upper() + also[1:])]
+        return "\n\n".join(filter(None, said))
 
     async def new(self, call: _Call) -> str:
         """The task, and a thread for it that delivery opens with the task's card."""
@@ -146,7 +166,7 @@ class Commands:
             if not call.command.has_threads:
                 return f"Made {_line(task)}\n\nNo thread can be made here. Talk about it [on the web]({self._page(task)})."
             thread = f"{NEW_THREAD}{new_id()}"
-            await bindings.bind(uow, call.principal, task.conversation_id, replace(place, thread=thread), opened=False)
+            await bindings.bind(uow, call.principal, task.conversation_id, replace(place, thread=thread), opened=False, kind=kind)
         return f"Made {_line(task)}"
 
     async def assign(self, call: _Call) -> str:
@@ -173,6 +193,28 @@ class Commands:
             chosen = None if wanted == _DEFAULT else wanted
             await conversations.set_model(uow, call.principal, conversation.id, chosen)
         return f"From now on: `{chosen or self._usual_model(conversation)}`"
+
+    async def follow(self, call: _Call) -> str:
+        """In the thread, or the chat, where it is typed; in a channel in a thread that delivery opens."""
+        wanted, place = _wish(call), call.command.place
+        kind = await self._surface.kind(place.channel, place.thread)
+        target = Target(place=place, opened=True, kind=kind, label=await self._following.label(place, kind), since=call.command.at)
+        if not (place.thread or self._places.is_chat(place, kind)):
+            if not call.command.has_threads:
+                raise InvalidInput("No thread can be made here. Follow it in a text channel, or in a thread.")
+            target = replace(target, place=replace(place, thread=f"{NEW_THREAD}{new_id()}"), opened=False)
+        async with self._services.storage.write() as uow:
+            if not await uow.inbound.add(self._noted(call.command, uow.now)):
+                return "This is followed already."
+            return (await self._following.follow(uow, call.principal, target, wanted)).text
+
+    async def unfollow(self, call: _Call) -> str:
+        async with self._services.storage.write() as uow:
+            return (await self._following.unfollow(uow, call.principal, call.command.place, _named(call))).text
+
+    async def where(self, call: _Call) -> str:
+        async with self._services.storage.read() as uow:
+            return (await self._following.where(uow, call.principal, call.command.place, _named(call))).text
 
     async def help(self, call: _Call) -> str:
         return _help(call.command)
@@ -254,9 +296,21 @@ SUBCOMMANDS: Mapping[str, _Subcommand] = {
     "new": _Subcommand(takes="<title>", summary="makes a task with a thread of its own", run=Commands.new),
     "assign": _Subcommand(takes="[OT-12] <name, me or nobody>", summary="says whose it is", run=Commands.assign),
     "done": _Subcommand(takes="[OT-12]", summary="marks it as done", run=Commands.done),
+    "follow": _Subcommand(takes="<OT-12> [read-only]", summary="shows a task here, too, as it goes on", run=Commands.follow),
+    "unfollow": _Subcommand(takes="[OT-12]", summary="ends that", run=Commands.unfollow),
+    "where": _Subcommand(takes="[OT-12]", summary="tells where a task is shown", run=Commands.where),
     "model": _Subcommand(takes="[OT-12] [id or default]", summary="shows the models, or chooses one", run=Commands.model),
     "help": _Subcommand(takes="", summary="shows this", run=Commands.help),
 }
+
+
+async def _sentence(work: Awaitable[str]) -> str:
+    try:
+        return await work
+    except (OnethreadError, Stranger, PlaceClosed) as error:
+        return str(error)
+    except SurfaceError:
+        return NO_PLATFORM
 
 
 async def _task(uow: UnitOfWork, call: _Call) -> tuple[Task, str]:
@@ -288,11 +342,23 @@ def _ref(call: _Call) -> str:
     return first if _REF.fullmatch(first) else ""
 
 
+def _named(call: _Call) -> str:
+    """What names a conversation; empty where nothing does."""
+    return call.rest.strip() if call.command.ref is None else call.command.ref.strip()
+
+
+def _wish(call: _Call) -> Wish:
+    if call.command.ref is None:
+        return wish(call.rest, "/task follow")
+    wanted = wish(f"{call.command.ref} {call.rest}", "/task follow")
+    return replace(wanted, again="choose `confirm` in the command, too.")
+
+
 def _help(command: Command) -> str:
     takes_text = command.ref is None  # other platforms show by themselves what a command takes
     takes = {name: each.takes if takes_text else "" for name, each in SUBCOMMANDS.items()}
     lines = [f"- `{' '.join(filter(None, ('/task', name, takes[name])))}` {each.summary}" for name, each in SUBCOMMANDS.items()]
-    return "\n".join([*lines, "In a task's own thread its ref may be left out."])
+    return "\n".join([*lines, *_BESIDES])
 
 
 def _unknown(name: str, command: Command) -> str:
@@ -317,6 +383,7 @@ def _line(task: Task) -> str:
 
 
 def _quoted(task: Task) -> str:
+    """Its description; empty where it has none."""
     return "\n".join(f"> {_safe(line)}" for line in task.description.splitlines()[:_LINES])
 
 

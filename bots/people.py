@@ -5,13 +5,14 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from bots.places import hears
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface, Profile, SurfaceError
-from core import bindings, conversations, identity
+from core import bindings, conversations, identity, linking
 from core.access import Principal
 from core.errors import Conflict, NotAuthenticated
-from core.models import BindingMode, ChannelKind, Identity, Place, User
+from core.models import ChannelKind, Identity, Place, User
 from core.ports import UnitOfWork
 
 NO_PLATFORM = "I could not look up who you are just now. Try again in a moment."
@@ -55,7 +56,7 @@ class People:
 
     async def _known(self, external_id: str) -> User | None:
         async with self._services.storage.read() as uow:
-            user = await identity.of_account(uow, self._surface.account, external_id)
+            user = await linking.known(uow, self._surface.account, external_id, self._services.people_map)
             known = await uow.identities.get(self._surface.account, external_id)
         if known and self._let_in_until.get(external_id, self._now()) <= self._now():
             await self._look_again(known)
@@ -84,7 +85,7 @@ class People:
 
     async def _meet(self, external_id: str, name: str) -> tuple[User, Identity]:
         async with self._services.storage.write() as uow:
-            return await identity.meet(uow, self._surface.account, external_id, name)
+            return await linking.meet(uow, self._surface.account, external_id, name, self._services.people_map)
 
     def _let_in(self, profile: Profile) -> None:
         if profile.refusal:
@@ -111,6 +112,6 @@ async def enter(uow: UnitOfWork, principal: Principal, place: Place, message: st
     """
     delivery = await uow.deliveries.at(place, message) if message else None
     binding = await (uow.bindings.get(delivery.binding_id) if delivery else bindings.at(uow, place))
-    if binding and binding.mode is BindingMode.TWO_WAY:
+    if binding and hears(binding):
         await bindings.revive(uow, binding)
         await conversations.join(uow, principal, binding.conversation_id)

@@ -4,7 +4,7 @@ from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface, Event, Promoted, Said
 from core import bindings
-from core.models import TO_ARRANGE, Binding, BindingMode, ChannelKind, DeliveryState, Place
+from core.models import TO_ARRANGE, Binding, BindingCheck, BindingMode, ChannelKind, DeliveryState, Place
 from core.ports import UnitOfWork
 
 
@@ -33,13 +33,18 @@ class Places:
         """Whether it is a conversation by itself: a direct message, a thread in one, or a channel that is set so."""
         return kind is ChannelKind.DIRECT or self.is_chat_channel(place)
 
-    async def is_shown(self, place: Place) -> bool:
+    def is_free(self, place: Place, binding: Binding | None, kind: ChannelKind) -> bool:
+        """Whether what is said there begins something: it shows nothing, or is a chat whose conversation was unfollowed."""
+        return binding is None or (binding.mode is BindingMode.OFF and self.is_chat(place, kind))
+
+    async def look(self, place: Place) -> Binding | None:
+        """What a place shows, as `shown` has it."""
         async with self._services.storage.read() as uow:
-            return await self.shown(uow, place) is not None
+            return await self.shown(uow, place)
 
     async def shown(self, uow: UnitOfWork, place: Place) -> Binding | None:
-        """What a place shows; also where its thread stands on a message of ours, and delivery has not noted yet that it is open."""
-        if (binding := await bindings.at(uow, place)) or not place.thread:
+        """What a place shows, or did; also where its thread stands on a message of ours, and delivery has not noted yet that it is open."""
+        if (binding := await _at(uow, place)) or not place.thread:
             return binding
         root = await uow.deliveries.at(place, place.thread)
         is_ours = root is not None and root.state is not DeliveryState.THEIRS
@@ -64,7 +69,16 @@ class Places:
         async with self._services.storage.read() as uow:
             delivery = await uow.deliveries.at(self.place(channel, ""), remote_id)
             binding = await uow.bindings.get(delivery.binding_id) if delivery and not delivery.thread else None
-            binding = binding or await bindings.at(uow, self.place(channel, remote_id))
-        if binding is None or binding.mode is not BindingMode.TWO_WAY:
-            return None
-        return self.place(channel, binding.thread)
+            binding = binding or await _at(uow, self.place(channel, remote_id))
+        return self.place(channel, binding.thread) if binding else None
+
+
+def hears(binding: Binding) -> bool:
+    """Whether what people say at its place comes in; also where delivery had ended, which goes on then."""
+    return binding.mode is BindingMode.TWO_WAY and binding.check is BindingCheck.NONE
+
+
+async def _at(uow: UnitOfWork, place: Place) -> Binding | None:
+    """None, too, where something was to be shown and the place was found unfit for it."""
+    binding = await bindings.at(uow, place)
+    return None if binding and binding.ended and binding.check is not BindingCheck.NONE else binding

@@ -155,6 +155,23 @@ class Profile:
     """Why this person is let in by no means, in a sentence for them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """What is where a link leads."""
+
+    channel: str
+    thread: str = ""
+    """Empty where it leads to a channel, not into one of its threads."""
+    kind: ChannelKind
+    """Of the thread, or of the channel."""
+    label: str = ""
+    """The channel's name as people write it, `#ops`; empty where it is open to some only, who alone know it."""
+    url: str
+    """Where people find it."""
+    reads: bool = False
+    """Whether the person about whom was asked reads there."""
+
+
 # --- the platform ----------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +184,7 @@ class Call(StrEnum):
     """An edit of a message that was posted long ago."""
     DELETE = "delete"
     LOOK = "look"
-    """`find`."""
+    """`find` and `look_up`."""
     OPEN = "open"
     ARRANGE = "arrange"
     STATUS = "status"
@@ -224,7 +241,8 @@ class ChatSurface(Protocol):
         ...
 
     async def post(self, place: Place, part: Part, nonce: UUID, *, answers: str = "") -> str:
-        """The new message's remote id. At a place without a thread: into the channel, there as a reply to the message `answers`."""
+        """The new message's remote id. At a place without a thread: into the channel. As a reply to the message `answers` there, where the
+        platform has replies."""
         ...
 
     async def edit(self, place: Place, remote_id: str, part: Part, nonce: UUID) -> None:
@@ -285,6 +303,13 @@ class ChatSurface(Protocol):
 
     async def earlier(self, place: Place, before: str, *, limit: int) -> Sequence[tuple[str, str]]:
         """What was said in the place's thread before the message `before`, oldest first: the newest `limit`, each as (name, text)."""
+        ...
+
+    async def look_up(self, place: Place, person: str = "") -> Spot:
+        """What is there, and whether a person reads there, by their id. Raises PlaceClosed where nothing is, or the bot does not see it.
+
+        The place may be as a link says it: with a thread in place of its channel, or a reply in place of its thread.
+        """
         ...
 
     def link(self, place: Place) -> str:

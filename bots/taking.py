@@ -3,33 +3,28 @@
 The platform is asked first, outside every transaction. Then one transaction has the effect and notes that the event was taken in.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
+from bots import origins
+from bots.delivery.theirs import standing
+from bots.following import Following
 from bots.markdown import plain
+from bots.message_commands import MessageCommands, typed
 from bots.people import People, Stranger
-from bots.places import Places
+from bots.places import Places, hears
 from bots.policy import Policy
 from bots.reading import MAX_TITLE, Content, Reading, quoted, title_of
-from bots.reminders import Reminders
-from bots.services import Services
-from bots.surface import ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped, SurfaceError
-from core import bindings, conversations, identity, messages, projects, tasks, turns
+from bots.services import Commit, Services
+from bots.surface import ChatSurface, Edited, Event, Promoted, Removed, Said, Stopped
+from bots.telling import Telling
+from core import bindings, conversations, identity, messages, projects, tasks
 from core.access import Audience, Principal
 from core.errors import Conflict, NotFound
-from core.ids import new_id
 from core.models import Binding, BindingMode, ChannelKind, Delivery, DeliveryState, InboundEvent, InboxKey, Message, Place
 from core.ports import UnitOfWork
 
-Commit = Callable[[], AbstractAsyncContextManager[UnitOfWork]]
-"""Opens the one transaction in which an event has its effect and is noted as taken in."""
-_IMPORTED = "imported"
-"""The item of the delivery that notes up to when a thread was imported."""
 _HOW_TO = "Write what is to be done behind my name, and I make a task of it: its thread is the place to talk about it."
-_STOP = "!stop"
 _DELETED = "The conversation was deleted at this moment."
 _REMEMBERED = timedelta(days=6)
 """So long what came in is known by its key, a day less than it is kept. What is unknown and older may have been answered once."""
@@ -64,7 +59,9 @@ class Taking:
         self._policy = policy
         self._places = Places(services, surface, policy)
         self._reading = Reading(surface, services.clock)
-        self._reminders = Reminders(services.clock)
+        self._following = Following(services, surface, self._places)
+        self._telling = Telling(surface, services.clock)
+        self._commands = MessageCommands(surface, people, self._places, self._following, self._telling)
 
     async def take(self, told: Event, commit: Commit, stored: InboundEvent) -> None:
         """Raises Overtaken, SurfaceErrors, and what the core raises; then nothing was done."""
@@ -81,11 +78,12 @@ class Taking:
                 case Promoted():
                     await self._promoted(told, commit, stored.received_at)
                 case Stopped():
-                    await self._stopped(self._places.of(told), told.by, commit)
+                    await self._commands.stop(self._places.of(told), told.by, commit)
         except Stranger as refusal:
             async with commit():
                 pass
-            await self._turn_away(told, str(refusal))
+            if self._is_for_us(told):
+                await self._telling.turn_away(self._places.of(told), _person(told), str(refusal))
         except _Answered:
             async with commit():
                 pass
@@ -93,21 +91,28 @@ class Taking:
     async def tell_about(self, told: Event, sentence: str) -> None:
         """Says to whoever wanted something of the bot that it came to nothing, and why; not again within a minute."""
         if self._is_for_us(told):
-            await self._remind(self._places.of(told), _person(told), sentence)
+            await self._telling.remind(self._places.of(told), _person(told), sentence)
 
     # --- messages ---
 
     async def _said(self, said: Said, commit: Commit, received_at: datetime) -> None:
         place = self._places.of(said)
-        if said.text.strip().casefold() == _STOP:
-            await self._stopped(await self._places.answered(said) or place, said.author, commit)
-        elif said.to_bot or self._places.is_chat_channel(place) or await self._places.is_shown(place):
-            await self._said_to_us(said, place, commit, received_at)
-        elif said.thread:
+        shown, is_chat = await self._places.look(place), self._places.is_chat_channel(place)
+        if command := typed(said.text, is_to_us=said.to_bot or is_chat or shown is not None):
+            await self._commands.obey(command, said, commit)
+        elif said.to_bot or self._is_heard(shown, is_chat=is_chat):
+            await self._said_to_us(said, commit, received_at)
+        elif said.thread and shown is None:
             raise Overtaken
         else:
             async with commit():
                 return
+
+    def _is_heard(self, shown: Binding | None, *, is_chat: bool) -> bool:
+        """Whether what people say at a place comes in though it is not written to the bot."""
+        if shown is None or shown.mode is BindingMode.OFF:
+            return is_chat
+        return hears(shown)
 
     async def _said_by_an_edit(self, said: Said, commit: Commit, received_at: datetime) -> None:
         """An edit of what is known, which may be told as one, too; otherwise a message that became one to the bot."""
@@ -121,7 +126,7 @@ class Taking:
         else:
             await self._said(said, commit, received_at)
 
-    async def _said_to_us(self, said: Said, place: Place, commit: Commit, received_at: datetime) -> None:
+    async def _said_to_us(self, said: Said, commit: Commit, received_at: datetime) -> None:
         principal = await self._people.admit(said.author, said.channel)
         kind = await self._surface.kind(said.channel, said.thread)
         heard = _Heard(said=said, principal=principal, kind=kind, received_at=received_at)
@@ -133,23 +138,26 @@ class Taking:
     async def _home(self, said: Said, kind: ChannelKind) -> Place | None:
         """The place whose conversation it belongs to."""
         place, below = self._places.of(said), self._places.below(said)
-        if self._places.is_chat(place, kind) or await self._places.is_shown(place):
+        if self._places.is_chat(place, kind) or await self._places.look(place):
             return place
-        if await self._places.is_shown(below):  # somebody made a task of it before it came
+        if await self._places.look(below):  # somebody made a task of it before it came
             return below
         return await self._places.answered(said)
 
     async def _said_at_home(self, heard: _Heard, place: Place, commit: Commit) -> None:
         """In a place that shows a conversation, or is one by itself."""
-        said = heard.said
+        said, refusal = heard.said, ""
         content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
-            binding = await self._binding(uow, said, place) or await self._bound_chat(uow, heard, place)
-            if binding.mode is not BindingMode.TWO_WAY or await _was_imported(uow, binding, said):
+            binding = await self._binding(uow, said, place)
+            if binding is None or self._places.is_free(place, binding, heard.kind):
+                binding = await self._bound_chat(uow, heard, place)
+            if await origins.is_before(uow, binding, said.edited_at or said.at):
                 return
-            await bindings.revive(uow, binding)
-            unanswered = await self._take_in(uow, heard, binding, content, wants_answer=self._wants_answer(said))
-        await self._say_why(said, unanswered)
+            if not (refusal := await self._following.unheard(uow, heard.principal, binding)):
+                await bindings.revive(uow, binding)
+                refusal = await self._take_in(uow, heard, binding, content, wants_answer=self._wants_answer(said))
+        await self._say_why(said, refusal)
 
     async def _called(self, heard: _Heard, commit: Commit) -> None:
         """Where nothing is shown: a task is made, with this thread for it, or one that is made on the message."""
@@ -158,13 +166,14 @@ class Taking:
         if not (said.thread or said.text.strip() or said.files):
             async with commit():
                 pass
-            await self._tell(self._places.of(said), said.author, _HOW_TO)
+            await self._telling.tell(self._places.of(said), said.author, _HOW_TO)
             return
         earlier = await self._reading.earlier(place, said, heard.received_at)
         content = await self._reading.content(said, heard.received_at)
         async with commit() as uow:
             task = await tasks.create(uow, principal, content.title, visibility=heard.kind.visibility)
-            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
+            opened = self._is_open(said, place)
+            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=opened, kind=heard.kind)
             await (self._import if said.thread else self._note)(uow, principal, binding, said, earlier)
             unanswered = await self._take_in(uow, heard, binding, content, wants_answer=True)
         await self._say_why(said, unanswered)
@@ -187,12 +196,13 @@ class Taking:
         message = await uow.messages.get(taken.posted.message_id)
         if message is None or message.conversation_id != binding.conversation_id:
             raise _Answered
-        await uow.deliveries.put(_theirs(binding, message.id, said.remote_id, said.edited_at or said.at, said.thread))
+        at = said.edited_at or said.at
+        await uow.deliveries.put(origins.theirs(binding, message, at, remote_id=said.remote_id, thread=said.thread))
         return taken.unanswered
 
     async def _import(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: str) -> None:
         """Everything that was said there up to now, which will not be taken in by itself."""
-        await uow.deliveries.put(_theirs(binding, None, None, said.at))
+        await origins.begin(uow, binding, said.at)
         await self._note(uow, principal, binding, said, earlier)
 
     async def _note(self, uow: UnitOfWork, principal: Principal, binding: Binding, said: Said, earlier: str) -> None:
@@ -207,7 +217,7 @@ class Taking:
             source=binding.surface,
             key=self._key(said.channel, f"before {said.remote_id}"),
         )
-        await uow.deliveries.put(_theirs(binding, noted.message_id, None, said.at))
+        await uow.deliveries.put(origins.imported(binding, noted.message_id, said.at))
 
     # --- what is changed afterwards ---
 
@@ -220,17 +230,16 @@ class Taking:
             message, delivery = await self._taken_in(uow, edited)
             is_new = edited.at >= delivery.sent_at.replace(microsecond=0)
             if message and message.author_id == principal.user_id and is_new and text.strip():
-                await conversations.join(uow, principal, message.conversation_id)
-                await messages.take_in_edit(uow, principal, message.id, text)
-                await uow.deliveries.put(replace(delivery, sent_at=edited.at))
+                changed = await messages.take_in_edit(uow, _reading_along(principal, message), message.id, text)
+                await uow.deliveries.put(replace(delivery, sent_at=edited.at, shown=standing(changed.content)))
 
     async def _removed(self, removed: Removed, commit: Commit) -> None:
         """As if its author had, whom nobody need let in for that: the platform does not say who did, and what is erased stays erased."""
         async with commit() as uow:
-            message, _ = await self._taken_in(uow, removed)
+            message, delivery = await self._taken_in(uow, removed)
             if message:
-                along = Audience(conversation_id=message.conversation_id, users=None)  # it may be closed to its author by now
-                await messages.delete(uow, replace(await _author(uow, message), reading_along=along), message.id)
+                await messages.delete(uow, _reading_along(await _author(uow, message), message), message.id)
+                await uow.deliveries.put(replace(delivery, shown=standing("")))
 
     async def _taken_in(self, uow: UnitOfWork, about: Edited | Removed) -> tuple[Message | None, Delivery]:
         """What a person said there, as we have it; None where it was not a person, or is gone. Raises Overtaken where nothing is known."""
@@ -246,7 +255,7 @@ class Taking:
         said = promoted.said
         principal = await self._people.admit(promoted.by, said.channel)
         kind = await self._surface.kind(said.channel, said.thread)
-        if shown := await self._shown_around(said):
+        if shown := await self._shown_around(said, kind):
             await self._promote(promoted, principal, kind, shown, commit)
             return
         has_threads = kind is not ChannelKind.DIRECT or not self._surface.makes_threads
@@ -256,43 +265,30 @@ class Taking:
         name = plain((await self._surface.profile(said.author)).name, MAX_TITLE // 2) if said.author else "somebody"
         async with commit() as uow:
             task = await tasks.create(uow, principal, title_of(text) or f"A message of {name}", visibility=kind.visibility)
-            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place))
+            binding = await bindings.bind(uow, principal, task.conversation_id, place, opened=self._is_open(said, place), kind=kind)
             await self._import(uow, principal, binding, said, quoted([*before, (name, text)]))
 
-    async def _shown_around(self, said: Said) -> Place | None:
+    async def _shown_around(self, said: Said, kind: ChannelKind) -> Place | None:
         """Where the conversation is shown that this message belongs to: in its thread, the thread below it, or the whole channel."""
         for place in dict.fromkeys((self._places.below(said), self._places.of(said))):
-            if await self._places.is_shown(place):
+            if not self._places.is_free(place, await self._places.look(place), kind):
                 return place
         return None if said.thread else await self._places.of_message(said.channel, said.remote_id)
 
     async def _promote(self, promoted: Promoted, principal: Principal, kind: ChannelKind, place: Place, commit: Commit) -> None:
         text = await self._surface.markdown(promoted.said.text)
-        sentence = ""
         async with commit() as uow:
             binding = await self._binding(uow, promoted.said, place)
             if binding is None:
                 raise Conflict(_DELETED)
-            await _come_in(uow, principal, binding, kind)
-            try:
-                await tasks.promote(uow, principal, binding.conversation_id, title_of(text) or "A conversation")
-            except Conflict as error:
-                sentence = str(error)
-        if sentence:
-            await self._tell(place, promoted.by, sentence)
-
-    # --- turns ---
-
-    async def _stopped(self, place: Place, by: str, commit: Commit) -> None:
-        if not await self._places.is_shown(place):
-            async with commit():
-                return
-        principal = await self._people.admit(by, place.channel)
-        async with commit() as uow:
-            if binding := await self._places.shown(uow, place):
-                await conversations.join(uow, principal, binding.conversation_id)
-                for turn in await uow.turns.unfinished(binding.conversation_id):
-                    await turns.cancel(uow, principal, turn.id)
+            if not (refusal := await self._following.unheard(uow, principal, binding)):
+                await _come_in(uow, principal, binding, kind)
+                try:
+                    await tasks.promote(uow, principal, binding.conversation_id, title_of(text) or "A conversation")
+                except Conflict as error:
+                    refusal = str(error)
+        if refusal:
+            await self._telling.tell(place, promoted.by, refusal)
 
     # --- places ---
 
@@ -309,7 +305,7 @@ class Taking:
             raise Conflict(_DELETED)
         project = await projects.default(uow)
         chat = await conversations.add(uow, heard.principal, title="", visibility=heard.kind.visibility, project=project)
-        return await bindings.bind(uow, heard.principal, chat.id, place)
+        return await bindings.bind(uow, heard.principal, chat.id, place, kind=heard.kind)
 
     def _wants_answer(self, said: Said) -> bool:
         if self._policy.rules(said.channel).answer == "mentions":
@@ -324,58 +320,24 @@ class Taking:
 
     async def _say_why(self, said: Said, unanswered: str) -> None:
         if unanswered:
-            await self._remind(self._places.of(said), said.author, unanswered)
-
-    async def _remind(self, place: Place, person: str, sentence: str) -> None:
-        without_numbers = "".join(letter for letter in sentence if not letter.isdigit())  # as in `Try again in 7 s`
-        if self._reminders.may_tell(f"{place.channel}:{place.thread}:{person}:{without_numbers}", timedelta(minutes=1)):
-            await self._tell(place, person, sentence)
-
-    async def _turn_away(self, told: Event, sentence: str) -> None:
-        person = _person(told)
-        if self._is_for_us(told) and self._reminders.may_tell(f"{person}:{sentence}", timedelta(hours=1)):
-            await self._tell(self._places.of(told), person, sentence)
+            await self._telling.remind(self._places.of(said), said.author, unanswered)
 
     def _is_for_us(self, told: Event) -> bool:
         """Whether somebody wants something of the bot, and not of other people."""
         return self._wants_answer(told) if isinstance(told, Said) else bool(_person(told))
 
-    async def _tell(self, place: Place, person: str, sentence: str) -> None:
-        with suppress(SurfaceError):  # what was done is done; whoever cannot be told cannot be told that either
-            await self._surface.tell(place, person, sentence)
-
 
 async def _come_in(uow: UnitOfWork, principal: Principal, binding: Binding, kind: ChannelKind) -> None:
-    """Makes a member of whoever writes there, and a private conversation of one whose channel is private by now."""
-    if kind is not ChannelKind.OPEN:
-        await conversations.make_private(uow, binding.conversation_id)
+    """Makes a member of whoever writes there, and a private conversation of one whose home is private by now."""
+    await bindings.seen(uow, binding, kind)
+    if kind is not ChannelKind.OPEN and not binding.followed:
+        await bindings.keep_private(uow, binding.conversation_id)
     await conversations.join(uow, principal, binding.conversation_id)
 
 
-def _theirs(binding: Binding, message_id: UUID | None, remote_id: str | None, at: datetime, thread: str = "") -> Delivery:
-    """It came from there, so it is never sent there. `at` is when its text was written, by the platform's clock.
-
-    Without a message it tells that everything up to `at` came in with the import.
-    """
-    return Delivery(
-        binding_id=binding.id,
-        item=str(message_id or _IMPORTED),
-        part=0,
-        message_id=message_id,
-        revision=0,
-        remote_id=remote_id,
-        thread=thread,
-        nonce=new_id(),
-        state=DeliveryState.THEIRS,
-        end=None,
-        shown="",
-        sent_at=at,
-    )
-
-
-async def _was_imported(uow: UnitOfWork, binding: Binding, said: Said) -> bool:
-    """Whether it was said before the message that bound the thread, and came in with the import."""
-    return any((said.edited_at or said.at) < each.sent_at for each in await uow.deliveries.of_binding(binding.id, [_IMPORTED]))
+def _reading_along(principal: Principal, message: Message) -> Principal:
+    """Somebody who wrote it, where its conversation may be closed to them by now."""
+    return replace(principal, reading_along=Audience(conversation_id=message.conversation_id, users=None))
 
 
 def _as_edit(said: Said, at: datetime) -> Edited:

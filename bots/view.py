@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +15,10 @@ from core.text import clip
 _NAME_CHARACTERS = 40
 _NOTE_CHARACTERS = 200
 _SENTENCE_CHARACTERS = 600
+_ALSO_CHARACTERS = 400
+_SUMMARY_CHARACTERS = 600
+_QUOTE_CHARACTERS = 300
+_PEOPLE_SHOWN = 3
 _CALLS_SHOWN = 8
 _OPTIONS_SHOWN = 5
 _LABEL_CHARACTERS = 70
@@ -35,6 +39,7 @@ _STATUS_ICONS = {
     TaskStatus.DONE: "✔",
     TaskStatus.CANCELLED: "✕",
 }
+DELETED = "■ This conversation was deleted."
 _CALL_MARKS = {"running": "◉", "done": "✔", "failed": "✕", "awaiting_approval": "◎"}
 
 
@@ -52,28 +57,65 @@ class View:
     is_card: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What somebody answered a question."""
+
+    by: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What was said in a conversation before it was followed at a place."""
+
+    count: int
+    """Of messages."""
+    since: datetime | None
+    people: Sequence[str] = ()
+    summary: str = ""
+    first: str = ""
+    """What somebody wanted first, and what the agent said last: where there is no summary."""
+    last: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a place stands to the conversation that it follows."""
+
+    read_only: bool
+    read_by_others: bool
+    """Whether people who are not here read what is said here."""
+    is_left: bool
+    """It follows no longer."""
+    also: str = ""
+    """Where else it is shown."""
+
+
 def message(
     shown: JSON,
     *,
     turn: JSON | None = None,
     agent: JSON | None = None,
-    answered: bool = False,
+    answer: Answer | None = None,
     is_past: bool = False,
     behind: int = 0,
 ) -> View | None:
     """What is shown of a message in its public JSON; None for a deleted one.
 
-    `turn` is its turn's JSON while that is unfinished, `agent` the conversation's status; `answered` says that something was said
-    after it, so that the options of its question are gone; `is_past` that another turn came after its own, so that it is not tried
-    again; `behind` counts the turns that wait for this one.
+    `turn` is its turn's JSON while that is unfinished, `agent` the conversation's status; `answer` was given to the question that it asks,
+    whose options are gone then; `is_past` says that another turn came after its own, so that it is not tried again; `behind` counts the
+    turns that wait for this one.
     """
     if shown["deleted_at"]:
         return None
+    if shown["role"] == Role.SYSTEM:
+        return View(text="", notes=(f"→ {inline(shown['content'], _SENTENCE_CHARACTERS)}",))
     if shown["role"] != Role.ASSISTANT:
         return _said(shown)
     match MessageStatus(shown["status"]):
         case MessageStatus.COMPLETED:
-            return _completed(shown, answered=answered)
+            return _completed(shown, answer)
         case MessageStatus.FAILED:
             return _failed(shown, is_past=is_past)
         case MessageStatus.CANCELLED:
@@ -81,8 +123,8 @@ def message(
     return _unfinished(shown, turn or {}, agent or {}, behind)
 
 
-def card(task: JSON, url: str) -> View:
-    """The card of a task in its public JSON; `url` is its conversation's."""
+def card(task: JSON, url: str, also: str = "") -> View:
+    """The card of a task in its public JSON; `url` is its conversation's, `also` tells where else it is shown."""
     status = TaskStatus(task["status"])
     facts = [f"{_STATUS_ICONS[status]} {status.value.replace('_', ' ').capitalize()}"]
     if task["priority"] != Priority.MEDIUM:
@@ -91,7 +133,44 @@ def card(task: JSON, url: str) -> View:
         facts.append(f"for {inline(task['assignee'], _NAME_CHARACTERS)}")
     if task["due_at"]:
         facts.append(f"due {datetime.fromisoformat(task['due_at']):%-d %B %Y}")
-    return View(text=f"**[{task['ref']}]({url})** {inline(task['title'], _NOTE_CHARACTERS)}", notes=(" · ".join(facts),), is_card=True)
+    return View(text=_named(task, "", url), notes=(" · ".join(facts), *_also(also)), is_card=True)
+
+
+def intro(task: JSON | None, title: str, url: str, before: Before, standing: Standing) -> View:
+    """What a place is told first of the conversation that it follows from then on: a task's, or one of this title."""
+    # What was said stands in notes, in which nobody is mentioned.
+    return View(text=f"Follows {_named(task, title, url)}", notes=(*_before(before), *_standing(standing)))
+
+
+def changed(shown: JSON) -> View:
+    """Says at the place where somebody wrote a message that they changed it elsewhere, or deleted it."""
+    who = inline(shown["author"] or "Somebody", _NAME_CHARACTERS)
+    if shown["deleted_at"]:
+        return View(text="", notes=(f"✕ {who} deleted elsewhere what they wrote here. It is not part of the conversation any more.",))
+    return View(text="", notes=(f"✎ {who} changed elsewhere what they wrote here: {inline(shown['content'], _SENTENCE_CHARACTERS)}",))
+
+
+def back(url: str) -> View:
+    """Says at a place that the conversation is shown there again."""
+    return View(text="", notes=(f"→ This goes on here again. What was said meanwhile is [on the web]({url}).",))
+
+
+def read_only(shown: View, url: str) -> View:
+    """As it is shown where nothing comes in: without buttons."""
+    asks = any(button.action in (Action.APPROVE, Action.ANSWER) for button in shown.buttons)
+    notes = (*shown.notes, f"Read-only here: [answer on the web]({url})") if asks else shown.notes
+    return replace(shown, notes=notes, buttons=())
+
+
+def left(shown: View, url: str) -> View:
+    """As the last that is shown of it where the conversation is not followed any more."""
+    notes = shown.notes if shown.ended else (goes_on(url),)
+    return replace(shown, notes=notes, buttons=(), ended=True)
+
+
+def goes_on(url: str) -> str:
+    """Below a text that is not shown to its end."""
+    return f"This goes on [on the web]({url})."
 
 
 def left_out(count: int, url: str) -> View:
@@ -124,6 +203,41 @@ def code(text: str, characters: int) -> str:
     """Likewise as inline code; empty for nothing."""
     line = neutral(clip(text, characters)).replace("`", "'")
     return f"`{line}`" if line else ""
+
+
+# --- what a place shows ----------------------------------------------------------------------------------------------
+
+
+def _named(task: JSON | None, title: str, url: str) -> str:
+    if task:
+        return f"**[{task['ref']}]({url})** {inline(task['title'], _NOTE_CHARACTERS)}"
+    return f"**[{inline(title or 'a conversation', _NOTE_CHARACTERS)}]({url})**"
+
+
+def _also(also: str) -> Sequence[str]:
+    return [inline(also[0].upper() + also[1:], _ALSO_CHARACTERS)] if also else []
+
+
+def _before(before: Before) -> Sequence[str]:
+    if not before.count or before.since is None:
+        return ["Nothing was said in it before."]
+    who = wording.listed([inline(name, _NAME_CHARACTERS) for name in before.people], at_most=_PEOPLE_SHOWN)
+    messages = f"{before.count:,} message{'s' if before.count > 1 else ''} since {before.since:%-d %B %Y}{f', by {who}' if who else ''}."
+    quotes = [("So far", before.summary, _SUMMARY_CHARACTERS)] if before.summary else []
+    quotes += [("First", before.first, _QUOTE_CHARACTERS), ("Last answer", before.last, _QUOTE_CHARACTERS)]
+    return [messages, *(f"**{name}:** {inline(text, characters)}" for name, text, characters in quotes if text.strip())]
+
+
+def _standing(standing: Standing) -> Sequence[str]:
+    if standing.is_left:
+        return ["■ Not followed here any more."]
+    if standing.read_only:
+        how = ["Read-only: what is said here does not become part of it."]
+    elif standing.read_by_others:
+        how = ["What is said here becomes part of it: everybody who reads it elsewhere reads that, too."]
+    else:
+        how = ["What is said here becomes part of it."]
+    return [f"{how[0]} `!unfollow` ends this.", *_also(standing.also)]
 
 
 # --- people ----------------------------------------------------------------------------------------------------------
@@ -178,11 +292,18 @@ def _asking(shown: JSON, call: JSON, waiting: Sequence[str]) -> View:
     return View(text=neutral(shown["content"]), notes=(*_calls(shown, but=call), *waiting, asked), buttons=(approve, deny), ended=False)
 
 
-def _completed(shown: JSON, *, answered: bool) -> View:
-    options = [] if answered else (shown["metadata"].get("question") or {}).get("options") or []
-    buttons = [_option(shown["id"], number, str(option)) for number, option in enumerate(options[:_OPTIONS_SHOWN])]
-    spent = _spent(shown["metadata"])
-    return View(text=neutral(shown["content"]), notes=(*_calls(shown), *([spent] if spent else [])), buttons=tuple(buttons))
+def _completed(shown: JSON, answer: Answer | None) -> View:
+    options = (shown["metadata"].get("question") or {}).get("options") or []
+    buttons = [] if answer else [_option(shown["id"], number, str(option)) for number, option in enumerate(options[:_OPTIONS_SHOWN])]
+    notes = [*_calls(shown), *_answered(options, answer), _spent(shown["metadata"])]
+    return View(text=neutral(shown["content"]), notes=tuple(filter(None, notes)), buttons=tuple(buttons))
+
+
+def _answered(options: Sequence[object], answer: Answer | None) -> Sequence[str]:
+    if not (options and answer):
+        return []
+    text = inline(answer.text, _LABEL_CHARACTERS)
+    return [f"✔ Answered by {inline(answer.by, _NAME_CHARACTERS)}{f': {text}' if text else ''}"]
 
 
 def _option(reply_id: str, number: int, option: str) -> Button:
@@ -228,8 +349,9 @@ def _calls(shown: JSON, but: JSON | None = None) -> Sequence[str]:
 def _call(call: JSON) -> str:
     running = "Running " if call["state"] == "running" else ""
     line = f"{_CALL_MARKS[call['state']]} {running}{inline(call['name'], _NAME_CHARACTERS)} {code(_arguments(call), _NOTE_CHARACTERS)}"
-    problem = wording.problem(call)
-    return line.rstrip() + (f": {inline(problem, _NOTE_CHARACTERS)}" if problem else "")
+    outcome = inline(wording.outcome(call), _NOTE_CHARACTERS)
+    separator = " · " if wording.decided(call) else ": "
+    return line.rstrip() + (f"{separator}{outcome}" if outcome else "")
 
 
 def _arguments(call: JSON) -> str:

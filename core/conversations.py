@@ -9,7 +9,7 @@ from core.errors import Conflict, InvalidInput, NotFound
 from core.events import ConversationChanged, ConversationDeleted, ConversationRead, Readers, TaskChanged
 from core.ids import new_id
 from core.llm.providers import checked
-from core.models import AgentStatus, Conversation, Project, Visibility
+from core.models import AgentStatus, Binding, ChannelKind, Conversation, Project, Visibility
 from core.ports import UnitOfWork
 from core.text import clean
 
@@ -180,16 +180,20 @@ async def remove(uow: UnitOfWork, conversation: Conversation) -> None:
 
 
 async def audience(uow: UnitOfWork, conversation: Conversation) -> Audience:
-    """Who reads along in it."""
-    if conversation.visibility is Visibility.SHARED:
-        return Audience(conversation_id=conversation.id, users=None)
-    return Audience(conversation_id=conversation.id, users=await _private_readers(uow, conversation))
+    """Who reads along what is said in it: its readers, and whoever reads a place where it is followed, who may be anybody."""
+    users = None if conversation.visibility is Visibility.SHARED else await _private_readers(uow, conversation)
+    if users is not None and any(map(_has_other_readers, await uow.bindings.of_conversation(conversation.id))):
+        users = None
+    return Audience(conversation_id=conversation.id, users=users)
 
 
 async def readers(uow: UnitOfWork, conversation: Conversation) -> Readers:
-    """Its audience, as the events of a deletion tell it."""
-    users = (await audience(uow, conversation)).users
-    return None if users is None else tuple(sorted(users))
+    """Who may see it."""
+    return None if conversation.visibility is Visibility.SHARED else tuple(sorted(await _private_readers(uow, conversation)))
+
+
+def _has_other_readers(binding: Binding) -> bool:
+    return binding.followed and binding.kind is not ChannelKind.DIRECT and (binding.is_on or binding.is_delivered_to)
 
 
 async def _private_readers(uow: UnitOfWork, conversation: Conversation) -> frozenset[UUID]:

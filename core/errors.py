@@ -5,6 +5,7 @@
     ├── NotAuthenticated      UNAUTHORIZED         the caller, by signing in
     ├── NotFound              NOT_FOUND            nobody: absent and invisible look the same
     ├── Conflict              CONFLICT             the caller, after reading the present state
+    │   └── NotConfirmed                           the caller, by asking the person and saying so
     ├── RateLimited           RATE_LIMITED         the caller, by waiting `retry_after` seconds
     ├── StorageUnavailable    SERVICE_UNAVAILABLE  the operator (disk, database); often passes by itself
     ├── ModelError            AI_SERVICE_ERROR     see `reason`
@@ -47,6 +48,10 @@ class Conflict(OnethreadError):
     """The present state forbids it: somebody was faster, or the same key came with another body."""
 
     code = "CONFLICT"
+
+
+class NotConfirmed(Conflict):
+    """It has consequences that the person must know of first: the text tells them. The same call, confirmed, does it."""
 
 
 class RateLimited(OnethreadError):

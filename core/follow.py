@@ -26,10 +26,10 @@ from core.events import (
 from core.frames import (
     Frame,
     FrameEvent,
-    conversations_json,
     deleted,
     ended,
     messages_json,
+    shown_conversation_json,
     snapshot,
     task_json,
     tool_call_json,
@@ -266,7 +266,7 @@ class Follower:
                 status = {"status": conversation.agent_status.value, "message": conversation.agent_status_message}
                 return [Frame("agent_status", status)]
             case ConversationChanged():
-                return [Frame("conversation_changed", (await conversations_json(uow, [conversation]))[0])]
+                return [Frame("conversation_changed", await shown_conversation_json(uow, conversation))]
         task = await uow.tasks.of_conversation(conversation.id)
         return [Frame("task_changed", await task_json(uow, task, conversation))] if task else []
 

@@ -12,6 +12,9 @@ from core.models import (
     Approval,
     ApprovalStatus,
     Attachment,
+    Binding,
+    BindingCheck,
+    BindingMode,
     Conversation,
     Message,
     MessageStatus,
@@ -62,7 +65,7 @@ async def snapshot(uow: UnitOfWork, conversation: Conversation, *, reader: UUID,
     unfinished = await uow.turns.unfinished(conversation.id)
     return {
         "task": await task_json(uow, task, conversation) if task else None,
-        "conversation": (await read_conversations_json(uow, [conversation], reader))[0],
+        "conversation": await shown_conversation_json(uow, conversation, reader),
         "messages": await messages_json(uow, messages),
         "turns": await turns_json(uow, unfinished, unfinished),
     }
@@ -92,6 +95,45 @@ async def read_conversations_json(uow: UnitOfWork, conversations: Sequence[Conve
     marks = await uow.read_marks.of_user(reader, [each.id for each in conversations])
     shown = await conversations_json(uow, conversations)
     return [{**payload, "read_seq": marks.get(each.id)} for each, payload in zip(conversations, shown, strict=True)]
+
+
+async def shown_conversation_json(uow: UnitOfWork, conversation: Conversation, reader: UUID | None = None) -> JSON:
+    """One with its `bindings`, the places where it is shown: for one reader, or as it is for all."""
+    shown = await (read_conversations_json(uow, [conversation], reader) if reader else conversations_json(uow, [conversation]))
+    return {**shown[0], "bindings": await bindings_json(uow, conversation.id)}
+
+
+async def bindings_json(uow: UnitOfWork, conversation_id: UUID) -> list[JSON]:
+    """The oldest first."""
+    found = await uow.bindings.of_conversation(conversation_id)
+    names = await uow.users.names({each.bound_by for each in found if each.bound_by})
+    return [binding_json(each, names) for each in found]
+
+
+def binding_json(binding: Binding, names: Mapping[UUID, str]) -> JSON:
+    """`names` holds who bound it. `state` is `live`, `pending` (the platform is still to be asked), `off` or `ended`, by `reason`."""
+    return {
+        "id": str(binding.id),
+        "conversation_id": str(binding.conversation_id),
+        "surface": binding.surface,
+        "kind": binding.kind.value if binding.kind else None,
+        "label": binding.label,
+        "url": binding.url,
+        "mode": binding.mode.value,
+        "state": _binding_state(binding),
+        "reason": binding.ended,
+        "home": not binding.followed,
+        "by": names.get(binding.bound_by) if binding.bound_by else None,
+        "created_at": time_json(binding.created_at),
+    }
+
+
+def _binding_state(binding: Binding) -> str:
+    if binding.mode is BindingMode.OFF:
+        return "off"
+    if binding.ended:
+        return "ended"
+    return "live" if binding.check is BindingCheck.NONE else "pending"
 
 
 async def tasks_json(uow: UnitOfWork, tasks: Sequence[Task]) -> list[JSON]:

@@ -8,12 +8,14 @@ import ipaddress
 import re
 import secrets
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
+from core import bindings
 from core.access import ALL_SCOPES, Principal, require_admin
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, RateLimited
 from core.ids import new_id
@@ -42,6 +44,7 @@ _MAX_DISPLAY_NAME = 200
 _MAX_NAME_BASE = 56
 """Characters that leave room for a number."""
 _WRONG = "The name or the password is wrong."
+NOT_LET_IN = "You are not let in here any more. Ask an admin of Onethread."
 _SIGN_IN_AGAIN = "You are not signed in any more. Sign in again."
 _log = structlog.get_logger()
 
@@ -87,6 +90,11 @@ async def user_named(uow: UnitOfWork, name: str) -> User:
     return user
 
 
+async def can_sign_in(uow: UnitOfWork, user: User) -> bool:
+    """Whether they can come by other ways than a chat platform: as an admin, by a password, or by a personal token."""
+    return user.admin or user.password_set_at is not None or any(_usable(token, uow.now) for token in await uow.tokens.of_user(user.id))
+
+
 def principal_of(user: User) -> Principal:
     return Principal(user_id=user.id, admin=user.admin)
 
@@ -97,7 +105,9 @@ async def user_of(uow: UnitOfWork, principal: Principal) -> User:
 
 
 async def disable(uow: UnitOfWork, user: User) -> User:
-    """From now on nobody acts as this user: sessions and links end, tokens and JWTs are refused. Raises Conflict for the last admin."""
+    """From now on nobody acts as this user, nor reads along: sessions and links end, tokens and JWTs are refused, nothing is shown in their
+    direct messages. Raises Conflict for the last admin.
+    """
     await _keep_an_admin(uow, user)
     held = await _held(uow, user.id)
     if held.disabled_at is not None:
@@ -105,6 +115,7 @@ async def disable(uow: UnitOfWork, user: User) -> User:
     await uow.users.set_disabled(user.id, uow.now)
     await uow.sessions.remove_of(user.id)
     await uow.links.remove_of(user.id)
+    await bindings.leave_direct(uow, user.id)
     return replace(held, disabled_at=uow.now)
 
 
@@ -225,17 +236,25 @@ def _require_signed_in_admin(principal: Principal, may: str) -> None:
 async def of_account(uow: UnitOfWork, account: Account, external_id: str) -> User | None:
     """Who this person of a chat platform is; None for somebody who never came. Raises NotAuthenticated for a user who is disabled."""
     known = await uow.identities.get(account, external_id)
-    return await _let_in(uow, known) if known else None
+    return await let_in(uow, known) if known else None
 
 
-async def meet(uow: UnitOfWork, account: Account, external_id: str, name: str) -> tuple[User, Identity]:
-    """Like `of_account`; whoever comes for the first time becomes a new user, named after the platform's `name`.
+async def meet(uow: UnitOfWork, account: Account, external_id: str, name: str, *, reserved: Collection[str] = ()) -> tuple[User, Identity]:
+    """Like `of_account`; whoever comes for the first time becomes a new user, named after the platform's `name`, but never
+    as one of `reserved` is.
 
     Raises Conflict where another process meets them, or somebody of the same name, at the same moment: do it again.
     """
     if known := await uow.identities.get(account, external_id):
-        return await _let_in(uow, known), known
-    user = await add_user(uow, await _free_name(uow, name))
+        return await let_in(uow, known), known
+    user = await add_user(uow, await _free_name(uow, name, frozenset(each.casefold() for each in reserved)))
+    return user, await add_account(uow, account, external_id, name, user)
+
+
+async def add_account(
+    uow: UnitOfWork, account: Account, external_id: str, name: str, user: User, *, linked_at: datetime | None = None
+) -> Identity:
+    """Notes that this person of a chat platform is `user`. Raises Conflict where somebody else did at the same moment."""
     identity = Identity(
         surface=account.surface,
         account=account.id,
@@ -243,23 +262,25 @@ async def meet(uow: UnitOfWork, account: Account, external_id: str, name: str) -
         user_id=user.id,
         name=clip(clean(name), _MAX_DISPLAY_NAME),
         created_at=uow.now,
+        linked_at=linked_at,
     )
     await uow.identities.add(identity)
-    return user, identity
+    return identity
 
 
-async def _let_in(uow: UnitOfWork, identity: Identity) -> User:
+async def let_in(uow: UnitOfWork, identity: Identity) -> User:
+    """Whose account it is. Raises NotAuthenticated for a user who is disabled."""
     user = await uow.users.get(identity.user_id)
     if user is None or user.disabled_at is not None:
-        raise NotAuthenticated("You are not let in here any more. Ask an admin of Onethread.")
+        raise NotAuthenticated(NOT_LET_IN)
     return user
 
 
-async def _free_name(uow: UnitOfWork, display_name: str) -> str:
+async def _free_name(uow: UnitOfWork, display_name: str, reserved: Collection[str]) -> str:
     """A user's name that nobody has: what people call themselves elsewhere must never make them somebody who is here already."""
     base = _as_user_name(display_name)
     number, name = 1, base
-    while name == LOCAL_ADMIN or await uow.users.by_name(name):
+    while name == LOCAL_ADMIN or name.casefold() in reserved or await uow.users.by_name(name):
         number += 1
         name = f"{base}-{number}"
     return name
@@ -282,8 +303,8 @@ async def sign_in(storage: Storage, passwords: PasswordHasher, name: str, passwo
     """
     name = unicodedata.normalize("NFC", name.strip())
     origin = _network(address)
-    who = _sha256(f"{origin}\0{name.casefold()}")
-    await _count_attempt(storage, _sha256(origin), who)
+    who = sha256(f"{origin}\0{name.casefold()}")
+    await count_attempt(storage, sha256(origin), who)
     async with storage.read() as uow:
         user = await uow.users.by_name(name)
         hashed = await uow.users.password_hash(user.id if user else new_id())
@@ -306,12 +327,12 @@ async def open_session(uow: UnitOfWork, user: User) -> str:
         raise NotAuthenticated(_SIGN_IN_AGAIN)
     secret = secrets.token_urlsafe(32)
     session = Session(id=new_id(), user_id=user.id, created_at=uow.now, expires_at=uow.now + SESSION_LIFETIME)
-    await uow.sessions.add(session, _sha256(secret))
+    await uow.sessions.add(session, sha256(secret))
     return secret
 
 
 async def of_session(uow: UnitOfWork, secret: str) -> Principal:
-    session = await uow.sessions.by_sha256(_sha256(secret))
+    session = await uow.sessions.by_sha256(sha256(secret))
     if session is None or session.expires_at <= uow.now:
         raise NotAuthenticated(_SIGN_IN_AGAIN)
     return principal_of(await _enabled(uow, session.user_id))
@@ -319,7 +340,7 @@ async def of_session(uow: UnitOfWork, secret: str) -> Principal:
 
 async def close_session(uow: UnitOfWork, secret: str) -> None:
     """Signs the browser out; one that was signed out already stays so."""
-    await uow.sessions.remove(_sha256(secret))
+    await uow.sessions.remove(sha256(secret))
 
 
 async def sign_out_everywhere(uow: UnitOfWork, principal: Principal) -> None:
@@ -347,26 +368,31 @@ async def of_user(uow: UnitOfWork, user_id: UUID, *, password_set_at: datetime |
 
 async def create_link(uow: UnitOfWork, user: User, purpose: LinkPurpose, *, lifetime: timedelta) -> str:
     """The code for a link that works once, within `lifetime`."""
+    secret = secrets.token_urlsafe(32)
+    await add_link(uow, user, purpose, secret, lifetime=lifetime)
+    return secret
+
+
+async def add_link(uow: UnitOfWork, user: User, purpose: LinkPurpose, secret: str, *, lifetime: timedelta) -> None:
+    """Lets `secret` be such a code."""
     held = await _held(uow, user.id)
     if held.disabled_at is not None:
         raise Conflict(f"{user.name} is disabled. Enable them first: onethread user enable {user.name}")
-    secret = secrets.token_urlsafe(32)
     link = Link(id=new_id(), user_id=user.id, purpose=purpose, created_at=uow.now, expires_at=uow.now + lifetime)
-    await uow.links.add(link, _sha256(secret))
-    return secret
+    await uow.links.add(link, sha256(secret))
 
 
 async def peek_link(uow: UnitOfWork, secret: str, purpose: LinkPurpose) -> User:
     """Whom the link is for. It still works afterwards."""
-    link = await uow.links.by_sha256(_sha256(secret))
+    link = await uow.links.by_sha256(sha256(secret))
     return await _user_of(uow, link if link and link.purpose == purpose else None)
 
 
 async def use_link(uow: UnitOfWork, secret: str, purpose: LinkPurpose) -> User:
     """Whom the link is for. It does not work a second time, also where two use it at the same moment."""
-    if link := await uow.links.by_sha256(_sha256(secret)):
+    if link := await uow.links.by_sha256(sha256(secret)):
         await uow.users.hold(link.user_id)  # before the link, as whoever disables the user does: else the two would wait for each other
-    return await _user_of(uow, await uow.links.take(_sha256(secret), purpose))
+    return await _user_of(uow, await uow.links.take(sha256(secret), purpose))
 
 
 # --- passwords -------------------------------------------------------------------------------------------------------
@@ -405,8 +431,8 @@ async def change_password(storage: Storage, passwords: PasswordHasher, principal
 
 
 async def _prove(storage: Storage, passwords: PasswordHasher, user: User, password: str, hashed: str) -> None:
-    who = _sha256(f"\0{user.id}")
-    await _count_attempt(storage, who, who)
+    who = sha256(f"\0{user.id}")
+    await count_attempt(storage, who, who)
     if len(password) > MAX_PASSWORD or not await passwords.verify(_normal(password), hashed):
         raise NotAuthenticated("The present password is wrong.")
     async with storage.write() as uow:
@@ -464,7 +490,7 @@ async def create_token(uow: UnitOfWork, user: User, name: str, *, scopes: frozen
         expires_at=expires_at,
         revoked_at=None,
     )
-    await uow.tokens.add(token, _sha256(secret))
+    await uow.tokens.add(token, sha256(secret))
     return token, secret
 
 
@@ -512,7 +538,7 @@ async def revoke_token(uow: UnitOfWork, user: User, name: str) -> None:
 
 async def authenticate(uow: UnitOfWork, secret: str) -> Principal:
     """Who holds this token, with the token's scopes only."""
-    token = await uow.tokens.by_sha256(_sha256(secret))
+    token = await uow.tokens.by_sha256(sha256(secret))
     user = await uow.users.get(token.user_id) if token and _usable(token, uow.now) else None
     if token is None or user is None or user.disabled_at is not None:
         raise NotAuthenticated("This token is unknown, expired or revoked. Create one: onethread token create NAME")
@@ -524,8 +550,8 @@ async def authenticate(uow: UnitOfWork, secret: str) -> Principal:
 # --- what several of them need ---------------------------------------------------------------------------------------
 
 
-async def _count_attempt(storage: Storage, address: str, who: str) -> None:
-    """Notes that somebody is about to try a password, or raises RateLimited."""
+async def count_attempt(storage: Storage, address: str, who: str) -> None:
+    """Notes that somebody is about to try a secret, or raises RateLimited. Both are hashes: of where they are, and who they are there."""
     async with storage.write() as uow:
         attempts = uow.sign_in_attempts
         await attempts.lock(address)
@@ -582,5 +608,6 @@ def _usable(token: Token, now: datetime) -> bool:
     return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
-def _sha256(secret: str) -> str:
+def sha256(secret: str) -> str:
+    """As secrets are stored."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

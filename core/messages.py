@@ -153,6 +153,17 @@ async def import_note(uow: UnitOfWork, principal: Principal, conversation_id: UU
     return posted
 
 
+async def notice(uow: UnitOfWork, conversation_id: UUID, text: str, *, author: UUID | None, source: str, metadata: JSON) -> Message:
+    """Says in a conversation what happened to it. It asks nothing, answers nothing, and wakes nobody; the model reads it with the rest."""
+    posted = _made(conversation_id, answered=False)
+    seq = await uow.conversations.take_seqs(conversation_id, 1)
+    told = _message(uow, posted, seq, role=Role.SYSTEM, author_id=author, content=text, source=source, metadata=metadata)
+    told = replace(told, status=MessageStatus.COMPLETED)
+    await uow.messages.add(told)
+    uow.emit(MessageAdded(conversation_id=conversation_id, message_id=told.id))
+    return told
+
+
 async def answer(uow: UnitOfWork, principal: Principal, question_id: UUID, option: str, *, rules: PostingRules, source: str) -> Posted:
     """Answers the question that a reply ended with. The first answer wins; a second one is a Conflict that says who was first."""
     reply = await get(uow, principal, question_id)
@@ -429,6 +440,8 @@ async def _edit(uow: UnitOfWork, message: Message, text: str) -> Message:
 
 async def _own(uow: UnitOfWork, principal: Principal, message_id: UUID) -> Message:
     message = await get(uow, principal, message_id)
+    if message.role is Role.SYSTEM:
+        raise Conflict("What tells of the conversation itself stays as it is.")
     author = message.author_id
     if message.role is Role.ASSISTANT and message.turn_id:
         turn = await uow.turns.get(message.turn_id)

@@ -139,6 +139,10 @@ class LinkPurpose(StrEnum):
 
     SIGN_IN = "sign_in"
     SET_PASSWORD = "set_password"  # noqa: S105  # a purpose, not a password
+    LINK_ACCOUNT = "link_account"
+    """Makes the chat account of the provisional user whose link it is that of whoever confirms it."""
+    ACCOUNT_CODE = "account_code"
+    """Makes the chat account that types it that of the user whose code it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -534,6 +538,8 @@ class Identity:
     name: str
     """As the platform showed it when they first came."""
     created_at: datetime
+    linked_at: datetime | None = None
+    """When it became this user's; None where it made the user."""
 
 
 class ChannelKind(StrEnum):
@@ -557,6 +563,16 @@ class BindingMode(StrEnum):
     OFF = "off"
 
 
+class BindingCheck(StrEnum):
+    """What the platform is still to be asked before anything goes out to a place or comes in from it."""
+
+    NONE = ""
+    PLACE = "place"
+    """What the place is, and whether it is there at all."""
+    PERSON = "person"
+    """That, and whether who bound it reads there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """A conversation that is shown at a place. A place shows one conversation."""
@@ -578,8 +594,40 @@ class Binding:
     """Whether the platform may be showing that the agent works: to be taken back, whatever happens."""
     arranged: str = ""
     """How a thread that was made for it was last named, and whether it was archived; TO_ARRANGE; NO_THREAD. Empty for other threads."""
+    kind: ChannelKind | None = None
+    """Of the place; None where it is not known yet."""
+    label: str = ""
+    """The name of an open place, `#ops`. That of another never leaves its platform."""
+    url: str = ""
+    """Of the place on its platform; empty until it is known."""
+    followed: bool = False
+    """Whether somebody had a conversation shown there that goes on elsewhere; False where it was begun, its home."""
+    bound_by: UUID | None = None
+    check: BindingCheck = BindingCheck.NONE
+    until: int | None = None
+    """Where the mode is off: the seq up to which is still delivered, of the notice that says so. None where nothing more is."""
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def is_former(self) -> bool:
+        """Whether its place shows something else by now."""
+        return self.thread.startswith(FORMER)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether what is said from now on is shown there, or will be once the place was checked."""
+        return self.ended is None and self.mode is not BindingMode.OFF
+
+    @property
+    def is_delivered_to(self) -> bool:
+        """Whether anything may still be sent there."""
+        return self.is_on or (self.ended is None and self.until is not None and self.cursor < self.until)
+
+    @property
+    def takes_in(self) -> bool:
+        """Whether what is said there comes into the conversation."""
+        return self.is_on and self.mode is BindingMode.TWO_WAY and self.check is BindingCheck.NONE
 
     @property
     def root(self) -> str:
@@ -592,8 +640,19 @@ class Binding:
         return Place(account=account, channel=self.channel, thread=self.thread if self.opened else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPlace:
+    """An open channel in which a conversation is shown already."""
+
+    account: Account
+    channel: str
+    label: str
+
+
 NEW_THREAD = "new-"
 """What the names begin with that a thread has before the message was posted on which it is to be made. No platform gives such an id."""
+FORMER = "was-"
+"""What the thread's name begins with where the place shows something else by now. The row tells whose the messages are that stand there."""
 NO_THREAD = "none"
 """No thread can be made there, as far as is known: it is not tried again before something is said."""
 TO_ARRANGE = "?"

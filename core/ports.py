@@ -24,6 +24,7 @@ from core.models import (
     Identity,
     InboundEvent,
     InboxEntry,
+    KnownPlace,
     Link,
     LinkPurpose,
     Message,
@@ -141,6 +142,21 @@ class Users(Protocol):
         """Nobody else changes this user until the transaction ends."""
         ...
 
+    async def is_busy(self, user_id: UUID) -> bool:
+        """Whether a turn of theirs has not ended."""
+        ...
+
+    async def readable_by(self, user_id: UUID, *, limit: int) -> list[UUID]:
+        """The conversations that they own or are a member of, the last used first."""
+        ...
+
+    async def merge(self, user_id: UUID, into: UUID) -> None:
+        """What the one has, said and did is the other's, and the one is gone, with their ways to sign in.
+
+        Raises Conflict where they do something at this moment.
+        """
+        ...
+
     async def hold_admins(self) -> list[User]:
         """All admins, disabled ones too; nobody else changes them until the transaction ends."""
         ...
@@ -166,7 +182,9 @@ class Links(Protocol):
         ...
 
     async def has_open(self, user_id: UUID, purpose: LinkPurpose) -> bool: ...
-    async def remove_of(self, user_id: UUID) -> None: ...
+    async def remove_of(self, user_id: UUID, purpose: LinkPurpose | None = None) -> None:
+        """Those for one purpose, or all."""
+        ...
 
 
 class SignInAttempts(Protocol):
@@ -334,7 +352,7 @@ class Extent(NamedTuple):
 
     messages: int
     last_seq: int
-    """Of the newest message that is finished, as are all replies before it; 0 without one."""
+    """Of the newest message that is finished, as are all replies before it; notices do not count. 0 without one."""
 
 
 class Messages(Protocol):
@@ -360,8 +378,8 @@ class Messages(Protocol):
         """The last `limit` messages below the seq `before`, ascending."""
         ...
 
-    async def since(self, conversation_id: UUID, seq: int) -> list[Message]:
-        """All from `seq` on, ascending."""
+    async def since(self, conversation_id: UUID, seq: int, *, limit: int | None = None) -> list[Message]:
+        """All from `seq` on, or the first `limit` of them, ascending."""
         ...
 
     async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
@@ -382,8 +400,8 @@ class Messages(Protocol):
 
 class Summaries(Protocol):
     async def add(self, summary: Summary) -> None: ...
-    async def latest(self, conversation_id: UUID) -> Summary | None:
-        """The one that covers most."""
+    async def latest(self, conversation_id: UUID, *, upto: int | None = None) -> Summary | None:
+        """The one that covers most; of those that tell of nothing behind the seq `upto`."""
         ...
 
     async def discard(self, conversation_id: UUID, seq: int) -> bool:
@@ -619,6 +637,16 @@ class Identities(Protocol):
         """Their accounts on this platform."""
         ...
 
+    async def of_user(self, user_id: UUID) -> list[Identity]:
+        """Their accounts on all platforms, by surface, account and id."""
+        ...
+
+    async def link(self, account: Account, external_id: str, user_id: UUID, at: datetime) -> None:
+        """It is this user's from now on."""
+        ...
+
+    async def remove(self, account: Account, external_id: str) -> None: ...
+
     async def all(self, account: Account) -> list[Identity]: ...
 
 
@@ -632,18 +660,42 @@ class Bindings(Protocol):
         """Ended ones and those that are off, too."""
         ...
 
-    async def of_conversation(self, conversation_id: UUID) -> list[Binding]: ...
+    async def of_conversation(self, conversation_id: UUID) -> list[Binding]:
+        """Those that have a place (`Binding.is_former`). By id: the oldest first."""
+        ...
+
+    async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Binding]:
+        """Likewise of several."""
+        ...
+
+    async def direct_of(self, user_id: UUID) -> list[Binding]:
+        """In direct messages with this person, as far as is known: who bound them, or else owns what they show. By id."""
+        ...
+
     async def of_account(self, account: Account) -> list[Binding]:
-        """Those to which something may have to be delivered: neither ended nor off. By id."""
+        """Those to which something may have to be delivered (`Binding.is_delivered_to`). By id."""
+        ...
+
+    async def heard(self, account: Account) -> list[Binding]:
+        """Those where the bot is still spoken to: those that are off, too, but no ended or former ones."""
+        ...
+
+    async def known_places(self, principal: Principal, *, limit: int) -> list[KnownPlace]:
+        """The open channels where conversations are shown that the principal may read, on accounts where they are known. By label."""
         ...
 
     async def behind(self, account: Account) -> list[UUID]:
         """Of those, the ones that need a writer now: messages beyond the cursor, a delivery that is not final or of an older revision than
-        its message, a thread that is to be made (and was not given up) or arranged, a status shown, or a card older than its task."""
+        its message, a thread that is to be made (and was not given up) or arranged, a status shown, a card older than its task, a
+        place that is to be checked, or of those that follow a message that was edited or deleted since: it may be quoted there."""
         ...
 
     async def update(self, binding_id: UUID, **changes: Any) -> None:
         """Raises Conflict where it would come to a place that shows another conversation."""
+        ...
+
+    async def remove(self, binding_id: UUID) -> None:
+        """With what was delivered there."""
         ...
 
     async def open(self, binding_id: UUID, thread: str, arranged: str) -> Binding | None:
@@ -662,7 +714,8 @@ class Deliveries(Protocol):
         ...
 
     async def unsettled(self, binding_id: UUID) -> list[Delivery]:
-        """Neither final nor theirs nor closed; or of a message that has another revision by now, as one that was deleted has."""
+        """Neither final nor theirs nor closed; or of a message that has another revision by now, as one that was deleted has. Of theirs
+        those whose message was edited or deleted since somebody looked."""
         ...
 
     async def at(self, place: Place, remote_id: str) -> Delivery | None:
@@ -725,6 +778,10 @@ class AccountLeases(Protocol):
 
     async def release_all(self, owner: UUID) -> None:
         """Likewise those of a process that is known to be dead."""
+        ...
+
+    async def accounts(self, since: datetime) -> list[Account]:
+        """Those that some process has served since then. By surface and id."""
         ...
 
 

@@ -35,6 +35,11 @@ class Entry:
         return bool(self.message["role"] == "assistant")
 
     @property
+    def is_notice(self) -> bool:
+        """Whether it tells of what somebody did with the conversation, and nobody said it."""
+        return bool(self.message["metadata"].get("notice"))
+
+    @property
     def ended(self) -> bool:
         return self.message["status"] in _ENDED
 
@@ -120,8 +125,8 @@ class Talk:
 
     @property
     def question(self) -> Question | None:
-        """The question that the conversation ends with, where it has answers to choose from."""
-        last = self.entries[-1] if self._entries else None
+        """The question that the conversation ends with, where it has answers to choose from. Notices behind it answer nothing."""
+        last = next((entry for entry in reversed(self.entries) if not entry.is_notice), None)
         asked = last.message["metadata"].get("question") if last and last.ended else None
         if last is None or not asked or not asked["options"]:
             return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from core import wording
 from core.frames import time_json
 from core.models import JSON, AgentStatus, MessageStatus, Role, TaskStatus
 from core.text import clip, utf16_len
@@ -81,8 +82,8 @@ def agent(shown: JSON) -> str | None:
     return f"agent {shown['agent_status']}" if shown["agent_status"] != AgentStatus.IDLE else None
 
 
-def task_page(shown: JSON, *, creator: str, messages: str | None) -> str:
-    """A task with all its fields. `messages` is where its messages are, for those who may read them."""
+def task_page(shown: JSON, *, creator: str, messages: str | None, followed: str) -> str:
+    """A task with all its fields. `messages` is where its messages are, for those who may read them; `followed`, where people do."""
     known = facts(
         ("Status", shown["status"]),
         ("Priority", shown["priority"]),
@@ -94,7 +95,8 @@ def task_page(shown: JSON, *, creator: str, messages: str | None) -> str:
         ("Messages", messages),
     )
     description = quoted(shown["description"]) if shown["description"] else "None."
-    blocks = (quoted(shown["title"]), known, _names("Labels", shown["labels"]), _agent_block(shown), "## Description", description)
+    places = _block("Followed:", quoted_line(followed)) if followed else ""
+    blocks = (quoted(shown["title"]), known, _names("Labels", shown["labels"]), places, _agent_block(shown), "## Description", description)
     return document(f"# {shown['ref']}", NOTICE, *blocks)
 
 
@@ -110,14 +112,15 @@ def _agent_block(shown: JSON) -> str:
 
 def message(shown: JSON, max_bytes: int) -> str:
     """A message under a heading; its text is cut where it has more bytes, and says how to get the rest."""
-    head = [f"## {shown['seq']}", name(shown["author"] or shown["role"]), shown["created_at"]]
+    who = "notice" if shown["metadata"].get("notice") else shown["author"] or shown["role"]
+    head = [f"## {shown['seq']}", name(who), shown["created_at"]]
     if shown["status"] != MessageStatus.COMPLETED:
         head.append(shown["status"])
     if shown["edited_at"]:
         head.append("edited")
     if shown["deleted_at"]:
         return " · ".join([*head, "deleted"])
-    calls = [f"{each['name']} ({each['state']})" for each in shown["tool_calls"]]
+    calls = [f"{each['name']} ({', '.join(filter(None, (each['state'], wording.decided(each))))})" for each in shown["tool_calls"]]
     files = [each["name"] for each in shown["attachments"]]
     return _block(" · ".join(head), _content(shown, max_bytes), _names("Tools", calls), _names("Files", files))
 

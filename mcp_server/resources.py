@@ -30,6 +30,7 @@ from core.models import JSON, Task, TaskStatus
 from core.ports import TaskFilter, UnitOfWork
 from core.tools import chat
 from core.tools.registry import Posting, ToolContext
+from core.tools.tasks import places_of
 from mcp_server import markdown
 from mcp_server.markdown import NOTICE, document, quoted
 from mcp_server.results import result
@@ -173,7 +174,8 @@ async def task(uow: UnitOfWork, principal: Principal, ref: str) -> str:
     shown = await task_json(uow, found, conversation)
     names = await uow.users.names([found.creator_id])
     conversed = messages_uri(found) if "chat" in principal.scopes else None
-    return markdown.task_page(shown, creator=names.get(found.creator_id, "somebody"), messages=conversed)
+    followed = (await places_of(uow, [found.conversation_id])).get(found.conversation_id, "")
+    return markdown.task_page(shown, creator=names.get(found.creator_id, "somebody"), messages=conversed, followed=followed)
 
 
 async def messages_page(uow: UnitOfWork, principal: Principal, ref: str, before: int | None, *, max_bytes: int = MAX_PAGE_BYTES) -> str:

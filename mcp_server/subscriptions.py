@@ -377,8 +377,9 @@ async def _learn(uow: UnitOfWork, batch: Batch) -> None:
     unread = batch.unread
     for begin in range(0, len(unread), _AT_ONCE):
         for conversation in await uow.conversations.of_ids(unread[begin : begin + _AT_ONCE]):
-            audience = await conversations.audience(uow, conversation)
-            batch.learn(conversation.id, audience.users, has_task=conversation.task_id is not None)
+            readers = await conversations.readers(uow, conversation)
+            who = None if readers is None else frozenset(readers)
+            batch.learn(conversation.id, who, has_task=conversation.task_id is not None)
 
 
 async def _list(uow: UnitOfWork, principal: Principal) -> _Listed:

@@ -158,7 +158,8 @@ class _Parts:
         drafts = Drafts(storage, self._publisher)
         model: ChatModel = self._part("model", self._model)
         tools = Toolset(self._part("tools", lambda: (*task_tools.TOOLS, *agent_tools.TOOLS)))
-        agent_rules: AgentRules = self._part("agent_rules", lambda: AgentRules(limits=worker_rules.limits))
+        rules_of_settings = AgentRules(approval_hours=settings.approval_hours, limits=worker_rules.limits)
+        agent_rules: AgentRules = self._part("agent_rules", lambda: rules_of_settings)
         agent = Agent(storage=storage, model=model, tools=tools, drafts=drafts, rules=agent_rules)
         isolated_run: IsolatedRun | None = None if worker_rules.suspects_only else _answer_suspects_apart
         worker = Worker(

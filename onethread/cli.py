@@ -5,7 +5,7 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from onethread.table import print_rows
 
 if TYPE_CHECKING:
     from core.models import User
@@ -346,7 +348,7 @@ def user_list() -> None:
     async def show(app: "App") -> None:
         async with app.storage.read() as uow:
             people = [(person, await _sign_in_of(uow, person)) for person in await uow.users.all()]
-        _table([(each.name, "admin" if each.admin else "", f"since {each.created_at:%Y-%m-%d}", entry) for each, entry in people])
+        print_rows([(each.name, "admin" if each.admin else "", f"since {each.created_at:%Y-%m-%d}", entry) for each, entry in people])
 
     _run_in_app(show)
 
@@ -391,7 +393,7 @@ def token_list() -> None:
         rows = [(each.name, person.name, " ".join(sorted(each.scopes)), _validity(each, app.clock.now())) for person, each in found]
         if not rows:
             click.echo("No tokens. Create one: onethread token create NAME", err=True)
-        _table(rows)
+        print_rows(rows)
 
     _run_in_app(show)
 
@@ -412,6 +414,63 @@ def token_revoke(name: str, owner: str) -> None:
     _run_in_app(revoke)
 
 
+# --- where conversations are followed, and who is who there ----------------------------------------------------------
+
+
+@onethread.command()
+@click.argument("conversation", metavar="OT-12")
+@click.argument("place", metavar="[LINK|N]", required=False)
+@click.option("--mode", type=click.Choice(["two_way", "watch"]), help="watch: what is said there does not come in. Default: two_way.")
+@click.option("--off", metavar="N|all", help="Show nothing there any more.")
+@click.option("--yes", is_flag=True, help="Do not ask before others come to read a private conversation.")
+def bind(conversation: str, place: str | None, mode: str | None, off: str | None, yes: bool) -> None:
+    """Say where a conversation is followed on Slack and Discord; with LINK, have it followed there too.
+
+    LINK is what Slack or Discord copies as the link of a channel, a thread or a message: of a channel, a new thread is begun there. N is
+    a number of the list that comes without it. The conversation is a task's ref, its own id, or the address of its page.
+    """
+    from onethread import binding_commands as commands
+
+    if off and (place or mode):
+        raise click.UsageError("--off stands alone: onethread bind OT-12 --off 1")
+    if mode and not place:
+        raise click.UsageError("Say where: onethread bind OT-12 1 --mode watch")
+    if off:
+        _run_in_app(lambda app: commands.unfollow(app, conversation, off))
+    elif place:
+        _run_in_app(lambda app: commands.follow(app, conversation, place, mode=mode, yes=yes))
+    else:
+        _run_in_app(lambda app: commands.show(app, conversation))
+
+
+@onethread.group(invoke_without_command=True)
+@click.option("--user", "owner", default="", metavar="NAME", help="Whose the account is. Default: yours.")
+@click.pass_context
+def link(context: click.Context, owner: str) -> None:
+    """Make an account on Slack or Discord a person's: print a code, alone, that they type there as /link CODE."""
+    from onethread import binding_commands as commands
+
+    if not context.invoked_subcommand:
+        _run_in_app(lambda app: commands.make_code(app, owner))
+
+
+@link.command("list")
+def link_list() -> None:
+    """List the accounts on Slack and Discord, with whose they are."""
+    from onethread import binding_commands as commands
+
+    _run_in_app(commands.show_accounts)
+
+
+@link.command("remove")
+@click.argument("account", metavar="slack:T0123:U0456")
+def link_remove(account: str) -> None:
+    """Unlink an account: whoever writes with it next is somebody new. What was said with it stays."""
+    from onethread import binding_commands as commands
+
+    _run_in_app(lambda app: commands.unlink(app, account))
+
+
 # --- projects --------------------------------------------------------------------------------------------------------
 
 
@@ -427,7 +486,7 @@ def project_list() -> None:
     async def show(app: "App") -> None:
         async with app.storage.read() as uow:
             found = await uow.projects.all()
-        _table([(each.key, each.name, each.model or "default model", f"{len(each.instructions)} characters") for each in found])
+        print_rows([(each.key, each.name, each.model or "default model", f"{len(each.instructions)} characters") for each in found])
 
     _run_in_app(show)
 
@@ -569,9 +628,3 @@ def _validity(token: Any, now: Any) -> str:
     if token.expires_at is None:
         return "valid"
     return f"{'expired' if token.expires_at <= now else 'until'} {token.expires_at:%Y-%m-%d}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

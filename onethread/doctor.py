@@ -73,7 +73,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 async def _database(settings: Settings) -> list[Finding]:
     try:
         async with running(settings) as app:
-            return [_stored(settings, await app.storage.version()), *await _work(app), *await _web(app)]
+            return [_stored(settings, await app.storage.version()), *await _work(app), *await _web(app), *await _people(app)]
     except OnethreadError as error:
         return [Finding("broken", f"database: {error}", f"It is at {settings.database_shown}")]
 
@@ -127,6 +127,23 @@ async def _web(app: App) -> list[Finding]:
     if not local and app.settings.public_url.startswith("http://"):
         advice = "Passwords and what people write can be read on the way. Put a reverse proxy with TLS in front of it."
         findings.append(Finding("note", f"web: {app.settings.public_url} is not https", advice))
+    return findings
+
+
+async def _people(app: App) -> list[Finding]:
+    """Whom the map names that is not here, or may not come in."""
+    async with app.storage.read() as uow:
+        users = {name: await uow.users.by_name(name) for name in app.settings.people}
+    findings = []
+    for name, user in users.items():
+        if user is None:
+            advice = f"Until then whoever writes with their accounts is somebody else. Add them: onethread user add {name}"
+            findings.append(Finding("note", f"people: there is no user {name!r}", advice))
+        elif user.disabled_at:
+            advice = f"Let them in again: onethread user enable {name}. Or take them out of people."
+            findings.append(Finding("note", f"people: {name} is disabled, and turned away on the chat platforms, too", advice))
+    if users and not findings:
+        findings.append(Finding("fine", f"people: all are known whose accounts are named: {', '.join(users)}"))
     return findings
 
 
@@ -184,7 +201,9 @@ def _shown(value: object) -> object:
         case BaseModel():
             return value.model_dump_json(exclude_defaults=True)
         case dict():
-            return json.dumps({name: limit.model_dump(exclude_none=True) for name, limit in value.items()})
+            return json.dumps(
+                {name: each.model_dump(exclude_none=True) if isinstance(each, BaseModel) else each for name, each in value.items()}
+            )
         case _:
             return value
 

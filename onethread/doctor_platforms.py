@@ -9,7 +9,7 @@ from bots.slack.config import SlackConfig
 from bots.surface import AccountClosed, PlaceClosed, SurfaceError
 from core.errors import InvalidInput
 from onethread.finding import Finding, Level
-from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, discord_config, slack_config
+from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, discord_config, people_map, slack_config
 
 if TYPE_CHECKING:
     from bots.discord.access import SignedIn
@@ -56,13 +56,21 @@ async def slack(settings: Settings) -> list[Finding]:
                 findings.append(_unanswered("Slack", error))
         else:
             findings.append(_request_url(settings))
-    return [*findings, *_let_in(config, who.team_id)]
+    return [*findings, *_let_in(config, who.team_id), *_people_elsewhere(settings, "slack", who.team_id)]
 
 
 def _unanswered(platform: str, error: SurfaceError) -> Finding:
     if isinstance(error, AccountClosed | PlaceClosed):
         return Finding("broken", f"{platform}: {error}")
     return Finding("note", f"{platform}: {error}", f"Without a connection to {platform} nothing of it can be checked. Try again later.")
+
+
+def _people_elsewhere(settings: Settings, surface: str, account: str) -> Iterator[Finding]:
+    """Accounts in the map that nobody will ever come with."""
+    for known_on, on, external_id in people_map(settings):
+        if known_on == surface and on != account:
+            advice = f"Write {surface}:{account}:{external_id}, or remove it, under [people] in {CONFIG_FILE}."
+            yield Finding("note", f"people: {surface}:{on}:{external_id} is not of {account}, which is served here", advice)
 
 
 def _scopes(granted: frozenset[str] | None) -> Iterator[Finding]:
@@ -120,7 +128,8 @@ async def discord(settings: Settings) -> list[Finding]:
         except SurfaceError as error:
             return [*findings, _unanswered("Discord", error)]
     link = access.invite_link(who.application_id)
-    return [*findings, *_guilds(config, who, guilds, link), *_permissions(config, guilds, link), *_answered(config, guilds)]
+    findings += [*_guilds(config, who, guilds, link), *_permissions(config, guilds, link), *_answered(config, guilds)]
+    return [*findings, *_people_elsewhere(settings, "discord", who.application_id)]
 
 
 def _application(who: "SignedIn") -> Iterator[Finding]:

@@ -1,4 +1,5 @@
-"""The chat platforms' part of the settings: their tables in onethread.toml, and what is wrong with a token, said without showing it."""
+"""The chat platforms' part of the settings: their tables in onethread.toml, who is who on them, and what is wrong with a token, said
+without showing it."""
 
 import re
 from collections.abc import Callable
@@ -29,6 +30,28 @@ def _discord_id(kind: str) -> Callable[[Any], Any]:
     return checked
 
 
+def _account(name: str) -> str:
+    surface, *ids = name.split(":")
+    checks = {
+        "slack": (_slack_id("workspace", "T"), _slack_id("user", "UW")),
+        "discord": (_discord_id("application"), _discord_id("user")),
+    }.get(surface, ())
+    if not checks or len(ids) != len(checks):
+        raise ValueError(f"{name!r} is no account: write slack:WORKSPACE:USER or discord:APPLICATION:USER, all by their ids")
+    for check, each in zip(checks, ids, strict=True):
+        check(each)
+    return name
+
+
+def _each_of_one(people: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    owners: dict[str, str] = {}
+    for name, accounts in people.items():
+        for account in accounts:
+            if (owner := owners.setdefault(account, name)) != name:
+                raise ValueError(f"{account!r} is {owner}'s and {name}'s: an account belongs to one person")
+    return people
+
+
 def _address(pattern: str, example: str, *, end: str = "") -> Callable[[str], str]:
     def checked(url: str) -> str:
         if url and not re.fullmatch(rf"{pattern}://[^/\s?#@]+(/[^\s?#]*)?", url):
@@ -41,8 +64,14 @@ def _address(pattern: str, example: str, *, end: str = "") -> Callable[[str], st
 SlackApiUrl = Annotated[str, AfterValidator(_address("https?", "https://slack.example.com/api/", end="/"))]
 DiscordApiUrl = Annotated[str, AfterValidator(_address("https?", "https://discord.example.com/api/v10"))]
 DiscordGatewayUrl = Annotated[str, AfterValidator(_address("wss?", "wss://gateway.example.com/"))]
+_SlackUserId = Annotated[str, AfterValidator(_slack_id("user", "UW"))]
 _SlackChannelId = Annotated[str, AfterValidator(_slack_id("channel", "CG"))]
 _DiscordChannelId = Annotated[str, BeforeValidator(_discord_id("channel"))]
+_Accounts = Annotated[
+    tuple[Annotated[str, AfterValidator(_account)], ...], BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)
+]
+People = Annotated[dict[str, _Accounts], AfterValidator(_each_of_one)]
+"""Whose accounts on chat platforms are whose: by user name, each as `slack:T0123ABCD:U0456EFGH` or `discord:APPLICATION:USER`."""
 
 
 class ChannelSettings(BaseModel):
@@ -65,7 +94,7 @@ class SlackSettings(BaseModel):
     """Allow-lists, by id; empty: all."""
     channels: tuple[_SlackChannelId, ...] = ()
     """Where it answers. Direct messages are not counted among them."""
-    users: tuple[Annotated[str, AfterValidator(_slack_id("user", "UW"))], ...] = ()
+    users: tuple[_SlackUserId, ...] = ()
     guests: bool = False
     """Whether guests and people of other companies' workspaces are let in."""
     native_streams: bool = False

@@ -35,7 +35,8 @@ from mcp_server.callers import Bearer
 from mcp_server.services import Services as McpServices
 from onethread import surfaces
 from onethread.bootstrap import App, working
-from onethread.settings import LOCAL_NAMES, Settings
+from onethread.links import read_place
+from onethread.settings import LOCAL_NAMES, Settings, people_map
 from web.app import mount, web_app
 from web.credentials import of_bearer
 from web.frames import MAX_FRAME_BYTES
@@ -79,6 +80,8 @@ def services_of(app: App, rules: WebRules) -> Services:
         passwords=Argon2(),
         models=app.models,
         rules=rules,
+        read_place=read_place,
+        people_map=people_map(app.settings),
     )
 
 

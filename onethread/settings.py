@@ -33,6 +33,7 @@ from onethread.platform_settings import (
     DiscordApiUrl,
     DiscordGatewayUrl,
     DiscordSettings,
+    People,
     SlackApiUrl,
     SlackSettings,
     discord_problem,
@@ -51,7 +52,7 @@ LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 _WITHOUT_DOTENV = "ONETHREAD_WITHOUT_DOTENV"
 _OF_SLACK = ("slack", "slack_bot_token", "slack_app_token", "slack_signing_secret", "slack_api_url")
 _OF_DISCORD = ("discord", "discord_token", "discord_api_url", "discord_gateway_url")
-_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies", *_OF_SLACK, *_OF_DISCORD)
+_OF_SERVE = ("secret_key", "public_url", "allowed_hosts", "trusted_proxies", "people", *_OF_SLACK, *_OF_DISCORD)
 
 
 class Limit(BaseModel):
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
     """By litellm id, `*` for all that are not named."""
     messages_per_minute: int = Field(60, ge=1)
     """For each user."""
+    approval_hours: float = Field(24.0, gt=0, le=8_760)
+    """How long the agent waits for somebody to allow what it asks for; then it is denied."""
     retention_days: int | None = Field(None, ge=1, le=36_500)
     """How long conversations are kept that nobody uses and whose task, if there is one, is finished. Default: for ever."""
     public_url: str = ""
@@ -113,6 +116,8 @@ class Settings(BaseSettings):
     """Another address of Discord's API, with its version. Default: Discord's own. Likewise the next one."""
     discord_gateway_url: DiscordGatewayUrl = ""
     discord: DiscordSettings = Field(default_factory=DiscordSettings)
+    people: People = Field(default_factory=dict)
+    """The table `[people]` of onethread.toml. It counts more than what people linked themselves."""
 
     @classmethod
     def settings_customise_sources(
@@ -303,6 +308,15 @@ def discord_config(settings: Settings) -> "DiscordConfig | None":
         roles=frozenset(lists.roles),
         channel_rules=_channel_rules(lists.channel),
     )
+
+
+def people_map(settings: Settings) -> dict[tuple[str, str, str], str]:
+    """Who is who on the chat platforms, as the admin says: (surface, account, id there) -> user name."""
+    found: dict[tuple[str, str, str], str] = {}
+    for name, accounts in settings.people.items():
+        for surface, account, external_id in (each.split(":") for each in accounts):
+            found[surface, account, external_id] = name
+    return found
 
 
 def elsewhere(settings: Settings) -> tuple[dict[str, str], list[str]]:

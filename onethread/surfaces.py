@@ -7,7 +7,7 @@ from typing import Any
 from bots.services import Services
 from bots.slack.config import PATH
 from onethread.bootstrap import App
-from onethread.settings import discord_config, slack_config
+from onethread.settings import discord_config, people_map, slack_config
 
 Endpoint = Callable[..., Any]
 """An ASGI application."""
@@ -42,5 +42,6 @@ def _services(app: App, url: str) -> Services:
         posting=app.rules,
         process_id=app.process_id,
         url=url,
+        people_map=people_map(app.settings),
         models=app.models,
     )

@@ -19,11 +19,10 @@ def told_in_our_words() -> Iterator[None]:
     except PoolTimeout:
         raise StorageUnavailable("The database is overloaded: no connection became free. Try again in a moment.") from None
     except DBAPIError as error:
-        # SQLite's writers come one after another: there it would be a defect.
-        match getattr(error.orig, "sqlstate", None):
-            case "23505":
+        match getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None):
+            case "23505":  # SQLite's writers come one after another: there it would be a defect
                 raise Conflict("Somebody else stored the same at this moment, and it must be unique. Look again.") from None
-            case "23503":
+            case "23503" | "SQLITE_CONSTRAINT_FOREIGNKEY":
                 raise Conflict("Somebody else removed at this moment what this belongs to. Look again.") from None
         if (sentence := _sentence(error)) is None:
             raise

@@ -24,23 +24,28 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from core.access import Principal
 from core.errors import Conflict, LeaseLost
 from core.models import (
     CARD,
+    FORMER,
     TO_ARRANGE,
     Account,
     AccountLease,
     Binding,
+    BindingCheck,
     BindingMode,
+    ChannelKind,
     Delivery,
     DeliveryState,
     Identity,
     InboundEvent,
+    KnownPlace,
     Place,
 )
 from storage import schema
 from storage.prepared import Prepared
-from storage.repositories import Repository, Sieve, conflict_aware_insert, row_of, rows_among
+from storage.repositories import Repository, Sieve, conflict_aware_insert, row_of, rows_among, visible_to
 from storage.rows import dump, load
 from storage.sqlite import LONG
 
@@ -62,6 +67,16 @@ class Identities(Repository):
         found = await self._all(Identity, rows_among(schema.identities.c.user_id, *schema.identities.primary_key), keys=user_ids)
         return [each for each in found if (each.surface, each.account) == (account.surface, account.id)]
 
+    async def of_user(self, user_id: UUID) -> list[Identity]:
+        return await self._all(Identity, rows_among(schema.identities.c.user_id, *schema.identities.primary_key), keys=[user_id])
+
+    async def link(self, account: Account, external_id: str, user_id: UUID, at: datetime) -> None:
+        linked = update(schema.identities).where(*_is_person(account, external_id)).values(user_id=user_id, linked_at=at)
+        await self._connection.execute(linked)
+
+    async def remove(self, account: Account, external_id: str) -> None:
+        await self._connection.execute(delete(schema.identities).where(*_is_person(account, external_id)))
+
     async def all(self, account: Account) -> list[Identity]:
         query = select(schema.identities).where(_of(schema.identities, account)).order_by(schema.identities.c.external_id)
         return await self._all(Identity, query)
@@ -79,10 +94,29 @@ class Bindings(Repository):
         return await self._one(Binding, _binding_at(), channel=place.channel, thread=place.thread, **_names(place.account))
 
     async def of_conversation(self, conversation_id: UUID) -> list[Binding]:
-        return await self._all(Binding, rows_among(_bindings.c.conversation_id, _bindings.c.id), keys=[conversation_id])
+        return await self.of_conversations([conversation_id])
+
+    async def of_conversations(self, conversation_ids: Collection[UUID]) -> list[Binding]:
+        found = await self._all(Binding, rows_among(_bindings.c.conversation_id, _bindings.c.id), keys=conversation_ids)
+        return [each for each in found if not each.is_former]
 
     async def of_account(self, account: Account) -> list[Binding]:
         return await self._search(Binding, select(_bindings).where(_of(_bindings, account), _is_delivered_to()).order_by(_bindings.c.id))
+
+    async def heard(self, account: Account) -> list[Binding]:
+        is_there = (_bindings.c.ended.is_(None), _bindings.c.thread.not_like(f"{FORMER}%"))
+        return await self._search(Binding, select(_bindings).where(_of(_bindings, account), *is_there))
+
+    async def direct_of(self, user_id: UUID) -> list[Binding]:
+        conversation = schema.conversations.c
+        joined = select(_bindings).join(schema.conversations, conversation.id == _bindings.c.conversation_id)
+        is_theirs = func.coalesce(_bindings.c.bound_by, conversation.owner_id) == user_id
+        return await self._search(Binding, joined.where(_bindings.c.kind == ChannelKind.DIRECT, is_theirs).order_by(_bindings.c.id))
+
+    async def known_places(self, principal: Principal, *, limit: int) -> list[KnownPlace]:
+        query = _known_places().where(visible_to(principal), schema.identities.c.user_id == principal.user_id).limit(limit)
+        found = (await self._connection.execute(query, execution_options=LONG)).all()
+        return [KnownPlace(account=Account(surface=row.surface, id=row.account), channel=row.channel, label=row.label) for row in found]
 
     async def behind(self, account: Account) -> list[UUID]:
         query = _behind().where(_of(_bindings, account))
@@ -93,6 +127,9 @@ class Bindings(Repository):
             await self._change(_bindings, binding_id, {"updated_at": self._now, **changes})
         except IntegrityError:
             raise Conflict(_TAKEN) from None
+
+    async def remove(self, binding_id: UUID) -> None:
+        await self._connection.execute(delete(_bindings).where(_bindings.c.id == binding_id))
 
     async def open(self, binding_id: UUID, thread: str, arranged: str) -> Binding | None:
         changes = {"thread": thread, "opened": True, "arranged": arranged, "updated_at": self._now}
@@ -195,6 +232,10 @@ class AccountLeases(Repository):
     async def release_all(self, owner: UUID) -> None:
         await self._connection.execute(update(_leases).where(_leases.c.owner == owner, _leases.c.until > self._now).values(until=self._now))
 
+    async def accounts(self, since: datetime) -> list[Account]:
+        found = select(_leases.c.surface, _leases.c.account).where(_leases.c.until > since).order_by(_leases.c.surface, _leases.c.account)
+        return [Account(surface=row.surface, id=row.account) for row in await self._connection.execute(found)]
+
 
 def _names(account: Account) -> dict[str, str]:
     return {"surface": account.surface, "account": account.id}
@@ -202,6 +243,10 @@ def _names(account: Account) -> dict[str, str]:
 
 def _of(table: Table, account: Account) -> ColumnElement[bool]:
     return and_(table.c.surface == account.surface, table.c.account == account.id)
+
+
+def _is_person(account: Account, external_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _of(schema.identities, account), schema.identities.c.external_id == external_id
 
 
 def _of_named(table: Table) -> ColumnElement[bool]:
@@ -251,21 +296,25 @@ def _outdated() -> Iterator[ColumnElement[bool]]:
     """Whether a delivery of a binding shows another revision of its message, in three parts so that each finds its rows by an index.
 
     Messages behind the cursor change in these ways alone: by an edit or a deletion, or with the last turn. The most recent ones are looked
-    at as well, since their turns raise their revisions to the end.
+    at as well, since their turns raise their revisions to the end. What stands there as somebody wrote it is outdated by an edit or a
+    deletion alone.
     """
     message, turn = schema.messages.c, schema.turns.c
-    is_other = (
+    is_ours = _deliveries.c.state.in_(_written(DeliveryState.CLOSED, DeliveryState.FINAL))
+    is_theirs = and_(_deliveries.c.state.in_(_written(DeliveryState.THEIRS)), _deliveries.c.shown != literal_column("''"))
+    is_of_another_revision = (
         Sieve(_deliveries.c.binding_id) == _bindings.c.id,
         _deliveries.c.message_id == message.id,
-        _deliveries.c.state.in_(_written(DeliveryState.CLOSED, DeliveryState.FINAL)),
         _deliveries.c.revision != message.revision,
     )
+    is_other = (is_ours, *is_of_another_revision)
     of_conversation = message.conversation_id == _bindings.c.conversation_id
     turns = select(turn.id).where(turn.conversation_id == _bindings.c.conversation_id).correlate(_bindings)
     last_turn = turns.order_by(turn.seq.desc()).limit(1).scalar_subquery()
     yield and_(of_conversation, message.seq > _bindings.c.cursor - _RECENT, *is_other)
     yield and_(message.turn_id == last_turn, *is_other)
-    yield and_(of_conversation, or_(message.edited_at.is_not(None), message.deleted_at.is_not(None)), *is_other)
+    is_changed = or_(message.edited_at.is_not(None), message.deleted_at.is_not(None))
+    yield and_(of_conversation, is_changed, or_(is_ours, is_theirs), *is_of_another_revision)
 
 
 @cache
@@ -279,16 +328,39 @@ def _behind() -> Select[Any]:
         and_(~_bindings.c.opened, _bindings.c.arranged == ""),
         _bindings.c.arranged == TO_ARRANGE,
         _bindings.c.status_shown,
+        _bindings.c.check != BindingCheck.NONE,
         conversation.next_seq > _bindings.c.cursor + 1,
         and_(task.id.is_not(None), ~has_card),
         exists().where(of_binding, _is_open()),
         *(exists().where(each).correlate(_bindings) for each in _outdated()),
+        and_(_bindings.c.followed, exists().where(_changed_before()).correlate(_bindings)),
     )
     return with_task.where(_is_delivered_to(), needs_writer).order_by(_bindings.c.id)
 
 
+def _changed_before() -> ColumnElement[bool]:
+    """A message of the conversation that was edited or deleted since somebody looked after the binding: it may be quoted there."""
+    message = schema.messages.c
+    is_changed = or_(message.edited_at.is_not(None), message.deleted_at.is_not(None))
+    is_since = or_(message.edited_at > _bindings.c.updated_at, message.deleted_at > _bindings.c.updated_at)
+    return and_(message.conversation_id == _bindings.c.conversation_id, is_changed, is_since, message.seq <= _bindings.c.cursor)
+
+
 def _is_delivered_to() -> ColumnElement[bool]:
-    return and_(_bindings.c.ended.is_(None), _bindings.c.mode != BindingMode.OFF)
+    return and_(_bindings.c.ended.is_(None), or_(_bindings.c.mode != BindingMode.OFF, _bindings.c.until > _bindings.c.cursor))
+
+
+@cache
+def _known_places() -> Select[Any]:
+    """A channel once, whatever its threads show."""
+    binding, identity = _bindings.c, schema.identities.c
+    is_known = and_(identity.surface == binding.surface, identity.account == binding.account)
+    joined = select(binding.surface, binding.account, binding.channel, func.max(binding.label).label("label")).join(
+        schema.conversations, schema.conversations.c.id == binding.conversation_id
+    )
+    is_named = (binding.label != "", binding.ended.is_(None), binding.check == BindingCheck.NONE)  # only open channels are
+    listed = joined.join(schema.identities, is_known).where(*is_named)
+    return listed.group_by(binding.surface, binding.account, binding.channel).order_by(func.max(binding.label), binding.channel)
 
 
 @cache

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Double,
+    Executable,
     Integer,
     Select,
     Table,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     literal_column,
     or_,
     select,
@@ -37,11 +39,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from core.access import Principal
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.models import (
     JSON,
     TASK_KEYS,
@@ -59,6 +62,7 @@ from core.models import (
     ModelCall,
     ModelPause,
     Project,
+    Role,
     Session,
     SignInAttempt,
     Step,
@@ -86,6 +90,20 @@ from storage.sqlite import LONG
 _T = TypeVar("_T")
 _FIRST_TASK_NUMBER = 1
 _NANO = 1_000_000_000
+_OF_PEOPLE = (
+    schema.turns.c.author_id,
+    schema.tasks.c.assignee_id,
+    schema.tasks.c.creator_id,
+    schema.conversations.c.owner_id,
+    schema.messages.c.author_id,
+    schema.task_changes.c.user_id,
+    schema.approvals.c.decided_by,
+    schema.bindings.c.bound_by,
+    schema.identities.c.user_id,
+    schema.usage.c.user_id,
+    schema.inbox.c.user_id,
+)
+"""The columns that name a user who did or has something, in the order in which transactions hold the rows."""
 _TASK_TEXTS = (schema.tasks.c.ref, schema.tasks.c.title, schema.tasks.c.description)
 
 
@@ -207,11 +225,59 @@ class Users(Repository):
         return await self._all(User, _users_named(query, after, limit))
 
     async def hold(self, user_id: UUID) -> User | None:
-        return await self._one(User, row_query(schema.users).with_for_update(), row_id=user_id)
+        return await self._one(User, row_query(schema.users).with_for_update(key_share=True), row_id=user_id)
+
+    async def is_busy(self, user_id: UUID) -> bool:
+        turn = schema.turns.c
+        unfinished = turn.status.in_([literal_column(f"'{status}'") for status in TurnStatus if not status.finished])
+        found = await self._connection.execute(select(turn.id).where(turn.author_id == user_id, unfinished).limit(1))
+        return found.first() is not None
+
+    async def readable_by(self, user_id: UUID, *, limit: int) -> list[UUID]:
+        conversation, member = schema.conversations.c, schema.conversation_members.c
+        is_member = exists().where(member.conversation_id == conversation.id, member.user_id == user_id)
+        found = select(conversation.id).where(or_(conversation.owner_id == user_id, is_member))
+        newest_first = (conversation.updated_at.desc(), conversation.id.desc())
+        return list((await self._connection.execute(found.order_by(*newest_first).limit(limit), execution_options=LONG)).scalars())
+
+    async def merge(self, user_id: UUID, into: UUID) -> None:
+        for column in _OF_PEOPLE:
+            await self._do(update(column.table).where(column == user_id).values({column.name: into}))
+        await self._merge_members(user_id, into)
+        await self._merge_read_marks(user_id, into)
+        await self._merge_keys(user_id, into)
+        try:
+            await self._do(delete(schema.users).where(schema.users.c.id == user_id))
+        except IntegrityError:
+            raise Conflict("Something was said with this account at this very moment. Do it again.") from None
+
+    async def _merge_members(self, user_id: UUID, into: UUID) -> None:
+        member, conversation = schema.conversation_members, schema.conversations.c
+        by_another = (member.c.user_id == user_id, conversation.owner_id != into)
+        joined = select(member.c.conversation_id, literal(into, Uuid)).join(schema.conversations).where(*by_another)
+        insertion = conflict_aware_insert(member, self._connection.dialect.name).from_select(["conversation_id", "user_id"], joined)
+        await self._do(insertion.on_conflict_do_nothing())
+
+    async def _merge_read_marks(self, user_id: UUID, into: UUID) -> None:
+        mark = schema.read_marks
+        read = select(mark.c.conversation_id, literal(into, Uuid), mark.c.seq).where(mark.c.user_id == user_id)
+        insertion = conflict_aware_insert(mark, self._connection.dialect.name).from_select(["conversation_id", "user_id", "seq"], read)
+        seq = insertion.excluded.seq
+        await self._do(insertion.on_conflict_do_update(index_elements=list(mark.primary_key), set_={"seq": seq}, where=mark.c.seq < seq))
+
+    async def _merge_keys(self, user_id: UUID, into: UUID) -> None:
+        """Where both used the same key, what the one made by it is not known by it any more."""
+        entry, same = schema.inbox.c, schema.inbox.alias().c
+        is_taken = exists().where(same.source == entry.source, same.scope == str(into), same.event_id == entry.event_id)
+        await self._do(delete(schema.inbox).where(entry.scope == str(user_id), is_taken))
+        await self._do(update(schema.inbox).where(entry.scope == str(user_id)).values(scope=str(into)))
+
+    async def _do(self, statement: Executable) -> None:
+        await self._connection.execute(statement, execution_options=LONG)
 
     async def hold_admins(self) -> list[User]:
         table = schema.users
-        return await self._all(User, select(table).where(table.c.admin).order_by(table.c.id).with_for_update())
+        return await self._all(User, select(table).where(table.c.admin).order_by(table.c.id).with_for_update(key_share=True))
 
     async def password_hash(self, user_id: UUID) -> str | None:
         query = select(schema.users.c.password_hash).where(schema.users.c.id == user_id)
@@ -264,8 +330,10 @@ class Links(Repository):
         query = select(table.c.id).where(table.c.user_id == user_id, table.c.purpose == purpose, table.c.expires_at > self._now)
         return (await self._connection.execute(query.limit(1))).first() is not None
 
-    async def remove_of(self, user_id: UUID) -> None:
-        await self._connection.execute(delete(schema.links).where(schema.links.c.user_id == user_id))
+    async def remove_of(self, user_id: UUID, purpose: LinkPurpose | None = None) -> None:
+        links = schema.links.c
+        these = links.user_id == user_id if purpose is None else and_(links.user_id == user_id, links.purpose == purpose)
+        await self._connection.execute(delete(schema.links).where(these))
 
 
 class SignInAttempts(Repository):
@@ -357,20 +425,20 @@ class Tasks(Repository):
         asked, values = _asked("counted", where, at_most), _task_values(principal, where)
         if at_most is not None and _is_quick(principal, where):
             return int((await self._run(_task_list(asked), **values))[0]["number"])
-        query = _tasks_asked(asked, _visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
+        query = _tasks_asked(asked, visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
         return int((await self._connection.execute(query, values, execution_options=LONG)).scalar_one())
 
     async def _listed(self, asked: "_Asked", principal: Principal, where: TaskFilter, **place: Any) -> list[Task]:
         values = {**_task_values(principal, where), **place}
         if _is_quick(principal, where):
             return await self._all(Task, _task_list(asked), **values)
-        query = _tasks_asked(asked, _visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
+        query = _tasks_asked(asked, visible_to(principal), *self._has_words(where.query, *_TASK_TEXTS))
         return await self._search(Task, query, **values)
 
     async def _visible(self, column: Column[Any], key: UUID | str, principal: Principal) -> Task | None:
         if principal.reading_along is None:
             return await self._one(Task, _readable_task(column), key=key, reader=principal.user_id)
-        return await self._one(Task, _tasks_of(_visible_to(principal)).where(column == key))
+        return await self._one(Task, _tasks_of(visible_to(principal)).where(column == key))
 
     async def update(self, task_id: UUID, version: int, **changes: Any) -> Task | None:
         table = schema.tasks
@@ -409,7 +477,7 @@ class Conversations(Repository):
     async def get(self, conversation_id: UUID, principal: Principal) -> Conversation | None:
         if principal.reading_along is None:
             return await self._one(Conversation, _readable_conversation(), row_id=conversation_id, reader=principal.user_id)
-        query = _conversations().where(schema.conversations.c.id == conversation_id, _visible_to(principal))
+        query = _conversations().where(schema.conversations.c.id == conversation_id, visible_to(principal))
         return await self._one(Conversation, query)
 
     async def find(self, conversation_id: UUID) -> Conversation | None:
@@ -419,26 +487,26 @@ class Conversations(Repository):
         return await self._all(Conversation, _conversations_among(), keys=list(conversation_ids))
 
     async def readable(self, conversation_ids: Collection[UUID], principal: Principal) -> list[Conversation]:
-        return await self._all(Conversation, _conversations_among().where(_visible_to(principal)), keys=list(conversation_ids))
+        return await self._all(Conversation, _conversations_among().where(visible_to(principal)), keys=list(conversation_ids))
 
     async def page(self, principal: Principal, *, archived: bool = False, limit: int, offset: int) -> list[Conversation]:
         newest_first = (schema.conversations.c.updated_at.desc(), schema.conversations.c.id.desc())
-        listed = _conversations().where(_visible_to(principal), _is_archived(archived))
+        listed = _conversations().where(visible_to(principal), _is_archived(archived))
         return await self._all(Conversation, listed.order_by(*newest_first).limit(limit).offset(offset))
 
     async def count(self, principal: Principal, *, archived: bool = False) -> int:
-        query = select(func.count()).select_from(schema.conversations).where(_visible_to(principal), _is_archived(archived))
+        query = select(func.count()).select_from(schema.conversations).where(visible_to(principal), _is_archived(archived))
         return int((await self._connection.execute(query)).scalar_one())
 
     async def search(self, principal: Principal, query: str, *, limit: int) -> list[Conversation]:
         conversation, ref = schema.conversations.c, schema.tasks.c.ref
         best_first = (case((ref == query.upper(), 0), else_=1), conversation.updated_at.desc(), conversation.id.desc())
         has_words = self._has_words(query, conversation.title, ref)
-        found = _conversations().where(_visible_to(principal), *has_words).order_by(*best_first).limit(limit)
+        found = _conversations().where(visible_to(principal), *has_words).order_by(*best_first).limit(limit)
         return await self._search(Conversation, found)
 
     async def active(self, principal: Principal, *, limit: int) -> list[Conversation]:
-        listed = _conversations().where(_visible_to(principal), _is_active(), _is_archived(False))
+        listed = _conversations().where(visible_to(principal), _is_active(), _is_archived(False))
         return await self._all(Conversation, listed.order_by(schema.conversations.c.updated_at.desc()).limit(limit))
 
     async def agent_statuses(self, conversation_ids: Collection[UUID]) -> dict[UUID, AgentStatus]:
@@ -534,8 +602,10 @@ class Messages(Repository):
             query = query.where(table.c.seq < before)
         return (await self._all(Message, query.order_by(table.c.seq.desc()).limit(limit)))[::-1]
 
-    async def since(self, conversation_id: UUID, seq: int) -> list[Message]:
-        return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
+    async def since(self, conversation_id: UUID, seq: int, *, limit: int | None = None) -> list[Message]:
+        if limit is None:
+            return await self._all(Message, _messages_since(), conversation=conversation_id, first=seq)
+        return await self._all(Message, _first_messages_since(), conversation=conversation_id, first=seq, at_most=limit)
 
     async def extents(self, conversation_ids: Collection[UUID]) -> dict[UUID, Extent]:
         found = await self._run(_extents(), keys=conversation_ids) if conversation_ids else []
@@ -546,7 +616,8 @@ class Messages(Repository):
         found = (
             select(table)
             .join(schema.conversations, schema.conversations.c.id == table.c.conversation_id)
-            .where(_visible_to(principal), *self._has_words(query, table.c.content), table.c.deleted_at.is_(None))
+            .where(visible_to(principal), *self._has_words(query, table.c.content))
+            .where(table.c.deleted_at.is_(None), table.c.role != Role.SYSTEM)
             .order_by(table.c.id.desc())
             .limit(limit)
         )
@@ -575,10 +646,10 @@ class Summaries(Repository):
     async def add(self, summary: Summary) -> None:
         await self._insert(schema.summaries, dump(summary))
 
-    async def latest(self, conversation_id: UUID) -> Summary | None:
+    async def latest(self, conversation_id: UUID, *, upto: int | None = None) -> Summary | None:
         table = schema.summaries
         query = select(table).where(table.c.conversation_id == conversation_id).order_by(table.c.covers_to.desc()).limit(1)
-        return await self._one(Summary, query)
+        return await self._one(Summary, query if upto is None else query.where(table.c.covers_to <= upto))
 
     async def discard(self, conversation_id: UUID, seq: int) -> bool:
         table = schema.summaries
@@ -823,7 +894,8 @@ def _extents() -> Prepared:
     gone = select(func.count()).select_from(schema.messages).where(here, is_changed, message.deleted_at.is_not(None)).scalar_subquery()
     is_finished = message.status.in_([literal_column(f"'{status}'") for status in MessageStatus if status.finished])
     is_settled = message.seq < func.coalesce(_oldest_unfinished(), conversation.next_seq)
-    finished = select(message.seq).where(here, message.deleted_at.is_(None), is_finished, is_settled).order_by(message.seq.desc())
+    is_said = message.role != literal_column(f"'{Role.SYSTEM}'")
+    finished = select(message.seq).where(here, message.deleted_at.is_(None), is_said, is_finished, is_settled).order_by(message.seq.desc())
     last_seq = func.coalesce(finished.limit(literal_column("1")).scalar_subquery(), literal_column("0"))
     return Prepared(select(conversation.id, (number - gone).label("number"), last_seq.label("last_seq")).where(among(conversation.id)))
 
@@ -900,9 +972,18 @@ def _complete() -> Prepared:
 
 @cache
 def _messages_since() -> Prepared:
+    return Prepared(_since())
+
+
+@cache
+def _first_messages_since() -> Prepared:
+    return Prepared(_since().limit(bindparam("at_most")))
+
+
+def _since() -> Select[Any]:
     table = schema.messages
     of_conversation = (table.c.conversation_id == bindparam("conversation"), table.c.seq >= bindparam("first"))
-    return Prepared(select(table).where(*of_conversation).order_by(table.c.seq))
+    return select(table).where(*of_conversation).order_by(table.c.seq)
 
 
 def _but_data() -> Select[Any]:
@@ -1045,7 +1126,7 @@ def _behind(asked: _Asked) -> list[ColumnElement[bool]]:
     return [tuple_(task.updated_at, task.id) < tuple_(bindparam("at", type_=schema.UtcDateTime), behind)]
 
 
-def _visible_to(principal: Principal) -> ColumnElement[bool]:
+def visible_to(principal: Principal) -> ColumnElement[bool]:
     audience = principal.reading_along
     if audience is None:
         return _readable_by(principal.user_id)

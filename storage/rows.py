@@ -1,10 +1,11 @@
 """Rows to the core's values and back."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeVar, cast, get_origin
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 _T = TypeVar("_T")
 
@@ -26,8 +27,13 @@ def converters(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, _converter(field.type)) for field in fields(kind))
 
 
+def _or_none(kind: type[StrEnum]) -> Callable[[str | None], StrEnum | None]:
+    return lambda value: None if value is None else kind(value)
+
+
 def _converter(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return annotation
+    for kind in get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return _or_none(kind) if NoneType in get_args(annotation) else kind
     origin: Any = get_origin(annotation)
     return origin if origin in (tuple, frozenset) else None

@@ -22,6 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy import DateTime as _DateTime
@@ -466,6 +467,7 @@ identities = Table(
     _ref("user_id", "users"),
     Column("name", String(200), nullable=False),
     _time("created_at"),
+    _time("linked_at", nullable=True),
     Index(None, "user_id"),
 )
 
@@ -484,6 +486,13 @@ bindings = Table(
     Column("ended", String(64)),
     Column("status_shown", Boolean, nullable=False),
     Column("arranged", String(200), nullable=False, server_default=text("''")),
+    Column("kind", String(16)),
+    Column("label", String(100), nullable=False, server_default=text("''")),
+    Column("url", String(300), nullable=False, server_default=text("''")),
+    Column("followed", Boolean, nullable=False, server_default=false()),
+    Column("bound_by", Uuid),
+    Column("check", String(16), nullable=False, server_default=text("''")),
+    Column("until", Integer),
     _time("created_at"),
     _time("updated_at"),
     UniqueConstraint("surface", "account", "channel", "thread"),

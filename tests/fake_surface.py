@@ -6,13 +6,27 @@ The `Platform` is the remote side: it outlives every process that talks to it. A
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
 from bots.pacing import Budget
-from bots.surface import Busy, Call, Event, Limits, MessageGone, Part, Profile, RemoteFile, SurfaceError, TooLong, Unclear
+from bots.surface import (
+    Busy,
+    Call,
+    Event,
+    Limits,
+    MessageGone,
+    Part,
+    PlaceClosed,
+    Profile,
+    RemoteFile,
+    Spot,
+    SurfaceError,
+    TooLong,
+    Unclear,
+)
 from core.attachments import Upload
 from core.errors import InvalidInput
 from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
@@ -102,6 +116,16 @@ class Platform:
         self.longest = 1_000_000
         self.said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self.profiles: dict[str, Profile] = {}
+        self.labels: dict[str, str] = {"C1": "#general"}
+        """Of the open channels, those that have one."""
+        self.private: set[str] = set()
+        """Channels that not everybody reads."""
+        self.parents: dict[str, str] = {}
+        """The channel of a thread that links name like a channel."""
+        self.missing: set[str] = set()
+        """Channels that are not there."""
+        self.readers: defaultdict[str, set[str]] = defaultdict(set)
+        """Who reads in a channel."""
         self.changed = asyncio.Condition()
         self._later: set[asyncio.Task[None]] = set()
 
@@ -222,6 +246,8 @@ class FakeSurface:
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.hanging: dict[str, asyncio.Event] = {}
         """Channels to which no call gets through before its event is set."""
+        self.closed: dict[str, SurfaceError] = {}
+        """Channels in which every call fails, and how."""
         self.before: Callable[[str], None] = lambda _: None
         """Told of each step of a call: where a process may be killed."""
         self.arrives_after: Callable[[], Awaitable[object]] | None = None
@@ -305,6 +331,25 @@ class FakeSurface:
     async def earlier(self, place: Place, before: str, *, limit: int) -> Sequence[tuple[str, str]]:
         return self.platform.said[place.thread][-limit:]
 
+    async def look_up(self, place: Place, person: str = "") -> Spot:
+        return await self._call("look_up", place, lambda: self._spot(place, person))
+
+    def _spot(self, place: Place, person: str) -> Spot:
+        platform = self.platform
+        if place.channel in platform.missing:
+            raise PlaceClosed("There is no such channel.", reason="channel_not_found")
+        parent = platform.parents.get(place.channel)
+        channel, thread = (parent, place.channel) if parent else (place.channel, place.thread)
+        kind = ChannelKind.DIRECT if channel.startswith("D") else ChannelKind.PRIVATE if channel in platform.private else ChannelKind.OPEN
+        return Spot(
+            channel=channel,
+            thread=thread,
+            kind=kind,
+            label=platform.labels.get(channel, "") if kind is ChannelKind.OPEN else "",
+            url=self.link(replace(place, channel=channel, thread=thread)),
+            reads=person in platform.readers[channel],
+        )
+
     def link(self, place: Place) -> str:
         return f"https://fake.example/{place.channel}/{place.thread}"
 
@@ -337,6 +382,8 @@ class FakeSurface:
     async def _arrive(self, name: str, place: Place, fault: Fault) -> None:
         if place.channel in self.hanging:
             await self.hanging[place.channel].wait()
+        if place.channel in self.closed:
+            raise self.closed[place.channel]
         if fault.until:
             await fault.until.wait()
         await asyncio.sleep(fault.takes)

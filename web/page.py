@@ -72,7 +72,7 @@ async def shell(request: Request) -> Response:
         async with services.storage.read() as uow:
             user = await identity.user_of(uow, await principal_of(uow, request, services))
     except NotAuthenticated:
-        return RedirectResponse(_sign_in(request), status_code=303, headers={"Cache-Control": "no-store"})
+        return RedirectResponse(sign_in_first(request), status_code=303, headers={"Cache-Control": "no-store"})
     file = await _files.get(SHELL)
     if file is None:
         raise NotFound("The page's files are missing. Install Onethread again.")
@@ -123,7 +123,8 @@ def _is_there(request: Request, path: str) -> bool:
     return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
 
 
-def _sign_in(request: Request) -> str:
+def sign_in_first(request: Request) -> str:
+    """The address at which a browser signs in and comes back."""
     asked = [request.scope["raw_path"], request.scope["query_string"]]  # as they were sent: decoded they would be another address
     after = b"?".join(filter(None, asked)).decode("latin-1")
     return "/login" if after == "/" else f"/login?next={quote(after, safe='/')}"

@@ -1,4 +1,4 @@
-"""The few pages that the server writes itself, without script and with every value escaped: to sign in, to set a password, what failed."""
+"""The few pages that the server writes itself, without script and with every value escaped: to sign in, to link an account, what failed."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
@@ -8,9 +8,10 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
+from core import wording
 from core.errors import OnethreadError
 from core.identity import MAX_PASSWORD, MIN_PASSWORD
-from core.models import User
+from core.models import Identity, User
 from web.problems import Problem, problem_of
 
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -73,6 +74,38 @@ def welcome(*, code: str, user: User, problem: Problem | None = None) -> HTMLRes
 </div>
 <p class="plain-note">This ends all your other sessions.</p>"""
     return _page("Set a password", body, problem=problem, headers=_SECRET_IN_ADDRESS)
+
+
+def link(*, user: User, account: Identity) -> HTMLResponse:
+    """Asks whether the chat account is this user's. Somebody else may have sent them the link: it says what it gives away.
+
+    Its address holds a secret, of which no other site learns; our own server must, or it could not tell where the form comes from.
+    """
+    name, platform = escape(account.name), wording.surface(account.surface)
+    body = f"""
+<div class="plain-card">
+<h1>Is this you on {platform}?</h1>
+<p class="plain-who"><b>{name}</b><br>{platform} account {escape(account.external_id)}, in {escape(account.account)}</p>
+<p>Whoever writes as <b>{name}</b> on {platform} will act as you, <b>{escape(user.name)}</b>: read all that you can read, and write in your
+name. What was said with it so far becomes yours.</p>
+<p class="plain-alert" role="note">Did you type <b>/link</b> yourself? If somebody sent you this link, close this page.</p>
+<form method="post">
+<button class="button primary">Yes, link it with {escape(user.name)}</button>
+</form>
+<a class="button" href="/">No, it is not mine</a>
+</div>"""
+    return _page("Link an account", body)
+
+
+def linked(account: Identity) -> HTMLResponse:
+    body = f"""
+<div class="plain-card">
+<h1>Linked</h1>
+<p><b>{escape(account.name)}</b> on {wording.surface(account.surface)} is you from now on.</p>
+<a class="button primary" href="/">Go on to Onethread</a>
+<a class="button" href="/settings/accounts">See your accounts, or unlink it</a>
+</div>"""
+    return _page("Linked", body)
 
 
 def failure(problem: Problem) -> HTMLResponse:

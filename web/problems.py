@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import OnethreadError, RateLimited
+from core.errors import NotConfirmed, OnethreadError, RateLimited
 from core.ids import new_id
 from core.logs import place_of
 from core.text import clip
@@ -28,6 +28,7 @@ SCHEMA: Final[dict[str, Any]] = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What went wrong and what to do, for people."},
         "error_code": {"type": "string", "description": "The same for programs; stable."},
+        "confirm": {"type": "boolean", "description": "True where the same request with `confirmed` does it: ask the person first."},
     },
     "additionalProperties": True,
 }
@@ -80,6 +81,8 @@ def problem_of(error: OnethreadError) -> Problem:
     match error:
         case RateLimited():
             return Problem(error.code, str(error), headers=retry_after(error.retry_after))
+        case NotConfirmed():
+            return Problem(error.code, str(error), confirm=True)
         case _ if error.code == "UNAUTHORIZED":
             return Problem(error.code, str(error), headers={"WWW-Authenticate": "Bearer"})
         case _ if error.code == "SERVICE_UNAVAILABLE":

@@ -4,7 +4,7 @@ What comes is checked here for its shape, so that every other rule is left to th
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from core.models import (
     AgentStatus,
     ApprovalStatus,
+    ChannelKind,
     Decision,
     MessageStatus,
     Priority,
@@ -143,6 +144,21 @@ class TaskPatch(_TaskFields):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "done", "expected_version": 3}]})
 
 
+class NewBinding(Received):
+    place: Annotated[str, Field(min_length=1, max_length=500), _Cleaned] = Field(
+        description="The link of a channel or thread, as Slack or Discord gives it; or the `key` of one of `places`."
+    )
+    mode: Literal["two_way", "watch"] = Field("two_way", description="Whether what is said there comes in, or it is only read there.")
+    confirmed: StrictBool = Field(default_factory=bool, description="Whether the person knows who would read it.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"place": "https://team.slack.com/archives/C0123456789", "mode": "watch"}]})
+
+
+class BindingPatch(Received):
+    mode: Literal["two_way", "watch"]
+    confirmed: StrictBool = Field(default_factory=bool, description="Whether the person knows who would read it.")
+
+
 class ReadMark(Received):
     seq: Annotated[StrictInt, Field(ge=0, le=MAX_INTEGER, description="Of the last message that was seen; 0 before the first."), _Whole]
 
@@ -220,7 +236,8 @@ class Message(Sent):
     author: str | None = Field(description="A user's name; null for the agent.")
     source: str
     metadata: dict[str, Any] = Field(
-        description="Of a reply: model, tokens and cost, or error, or question. Of what a person said: `unanswered`, why no answer comes."
+        description="Of a reply: model, tokens and cost, or error, or question. Of what a person said: `unanswered`, why no answer comes. "
+        "Of what nobody said: `notice`, what became of the binding `binding_id`."
     )
     tool_calls: list[ToolCall]
     attachments: list[Attachment]
@@ -291,6 +308,40 @@ class Conversation(Sent):
     updated_at: Time
 
 
+class Binding(Sent):
+    id: UUID
+    conversation_id: UUID
+    surface: str = Field(examples=["slack"])
+    kind: ChannelKind | None = Field(description="Null until the platform was asked.")
+    label: str = Field(description="The name of an open channel, such as `#ops`; of any other place nothing.")
+    url: str = Field(description="Where it is on its platform; empty where that is not known.")
+    mode: Literal["two_way", "watch", "off"]
+    state: Literal["live", "pending", "off", "ended"] = Field(description="`pending`: the platform is still to be asked about it.")
+    reason: str | None = Field(description="Why it ended: a stable code.")
+    why: str = Field(default_factory=str, description="The same as a sentence.")
+    home: bool = Field(description="Whether the conversation was begun there.")
+    by: str | None = Field(description="A user's name: who has it followed there.")
+    created_at: Time
+
+
+class KnownPlace(Sent):
+    key: str
+    surface: str
+    label: str
+
+
+class Platform(Sent):
+    surface: str
+    linked: bool = Field(description="Whether you have linked your account there.")
+
+
+class Following(Sent):
+    bindings: list[Binding] = Field(description="The oldest first.")
+    also: str = Field(description="The same in words: `also in #ops on Slack`; empty without any.")
+    places: list[KnownPlace] = Field(description="Open channels that you can choose by their `key`.")
+    platforms: list[Platform] = Field(description="The chat platforms that are set up here.")
+
+
 class Conversations(Sent):
     conversations: list[Conversation] = Field(description="The most recently used first.")
     total: int
@@ -300,6 +351,8 @@ class Conversations(Sent):
 
 class ConversationWithMessages(Conversation, Messages):
     """A conversation with its last 50 messages."""
+
+    bindings: list[Binding] = Field(description="The places on chat platforms where it is followed, the oldest first.")
 
 
 class Task(Sent):

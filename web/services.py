@@ -1,11 +1,13 @@
 """What the web surface works with. The composition root makes it, once for each process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.requests import HTTPConnection
 
+from core.addresses import Address
+from core.linking import PeopleMap
 from core.live import LiveEvents
 from core.llm.providers import ModelChoice
 from core.messages import PostingRules
@@ -44,6 +46,10 @@ class Services:
     models: Callable[[], list[ModelChoice]]
     """Which models there are, and which can be asked."""
     rules: WebRules
+    people_map: PeopleMap = field(default_factory=dict)
+    """Whose chat accounts are whose, as the operator says."""
+    read_place: Callable[[str], Address]
+    """What a link to a chat platform says; raises InvalidInput where it is none."""
 
 
 def services_of(connection: HTTPConnection) -> Services:

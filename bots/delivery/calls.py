@@ -194,7 +194,7 @@ class Calls:
             case Unclear():
                 remote.part = None
                 remote.doubtful_until = _now() + self._rules.settle_seconds
-            case MessageGone() if item.is_card:
+            case MessageGone() if item.is_head:
                 self._give_up(item, remote)
                 return
             case MessageGone():

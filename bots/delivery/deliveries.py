@@ -16,7 +16,7 @@ from bots.surface import ChatSurface
 from core.errors import StorageUnavailable
 from core.events import ConversationChanged, ConversationDeleted, ConversationRead, Event, Lagged
 from core.live import Subscription
-from core.models import Binding, BindingMode
+from core.models import Binding
 
 _log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class Deliveries:
                     self._know(binding)
 
     def _is_ours(self, binding: Binding) -> bool:
-        return binding.place.account == self._surface.account and not binding.ended and binding.mode is not BindingMode.OFF
+        return binding.place.account == self._surface.account and binding.is_delivered_to
 
     def _know(self, binding: Binding) -> None:
         self._bindings[binding.id] = binding

@@ -30,6 +30,8 @@ class Act(StrEnum):
     """That something is to be done about the thread, or that nothing can be."""
     ARRANGE = "arrange"
     """The thread, by its name and whether it is put away."""
+    LEARN = "learn"
+    """What the place is called and who may read there: people elsewhere see that."""
     REPEAT = "repeat"
     """An earlier call may have come late and undone the last one."""
     CLOSE = "close"
@@ -38,10 +40,11 @@ class Act(StrEnum):
     SETTLE = "settle"
     """Everything of an item is there in its final form."""
     MOVE_CURSOR = "move_cursor"
+    """Up to where everything was delivered, and that it was looked."""
 
 
-OF_THREAD = frozenset({Act.OPEN, Act.MARK, Act.ARRANGE})
-"""What is done about the thread itself."""
+OF_PLACE = frozenset({Act.OPEN, Act.MARK, Act.ARRANGE, Act.LEARN})
+"""What is done about the place itself, and its thread."""
 _CALLS = {
     Act.POST: Call.POST,
     Act.DELETE: Call.DELETE,
@@ -49,6 +52,7 @@ _CALLS = {
     Act.PART_TWINS: Call.LOOK,
     Act.OPEN: Call.OPEN,
     Act.ARRANGE: Call.ARRANGE,
+    Act.LEARN: Call.LOOK,
 }
 
 
@@ -91,11 +95,19 @@ class _Steps:
         found = [self._step(Act.PART_TWINS, twin, due=twin.look_at) for twin in picture.twins if not picture.is_uncertain]
         found += self._of_thread()
         found += self._of_items()
-        if picture.target > picture.binding.cursor:
+        if picture.target > picture.binding.cursor or (not found and picture.is_to_be_noted):
             found.append(self._step(Act.MOVE_CURSOR))
-        if not found and picture.is_answered and picture.is_to_be_arranged:
-            found.append(self._step(Act.ARRANGE, due=picture.arranging.not_before))
+        if not found and picture.is_answered:
+            found += self._of_place()
         return found
+
+    def _of_place(self) -> Iterator[Step]:
+        """What may wait until everything was said."""
+        picture = self._picture
+        if picture.is_to_be_arranged:
+            yield self._step(Act.ARRANGE, due=picture.arranging.not_before)
+        if picture.is_to_be_learned:
+            yield self._step(Act.LEARN, due=picture.learning.not_before)
 
     def _of_thread(self) -> Iterator[Step]:
         picture = self._picture
@@ -168,7 +180,7 @@ class _Steps:
             yield self._step(Act.DELETE, item, index, due=dies_at)
 
     def _rank_of_edit(self, item: Item, remote: Remote, want: Want, *, ended: bool) -> Rank:
-        if item.is_card:
+        if item.is_head:
             return Rank.CONTROL
         if ended:
             return Rank.FINAL
@@ -183,7 +195,7 @@ class _Steps:
             return None
         ended = shown is None or shown.ended
         waits = not ended and index == 0 and shown is not None and not shown.text
-        rank = Rank.CONTROL if item.is_card else Rank.FINAL if ended else Rank.LIVE if index else Rank.FIRST
+        rank = Rank.CONTROL if item.is_head else Rank.FINAL if ended else Rank.LIVE if index else Rank.FIRST
         due = item.seen_at + self._picture.first_seconds if waits else item.seen_at
         return self._step(Act.POST, item, index, rank=rank, since=item.seen_at, due=max(due, posts_from))
 

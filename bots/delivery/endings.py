@@ -15,7 +15,6 @@ from bots.pacing import Rank
 from bots.surface import Busy, Part, PlaceClosed, SurfaceError, Unclear, Unreachable
 from core.models import DeliveryState
 
-_DELETED = "■ This conversation was deleted."
 _log = structlog.get_logger()
 
 
@@ -34,18 +33,19 @@ async def place_closed(outlet: Outlet, picture: Picture, status: StatusLine, not
         await outlet.finish(outlet.surface.tell(picture.place, asker, f"{error} The conversation goes on here: {picture.url}"))
 
 
-async def deleted(outlet: Outlet, picture: Picture, status: StatusLine) -> None:
-    """The last frame of what was live when its conversation was deleted; nothing can be noted of it any more."""
+async def gone(outlet: Outlet, picture: Picture, status: StatusLine) -> None:
+    """The last frame of what was live when the conversation was deleted, or the place began to show another one: nothing can be noted of it
+    any more."""
     for item in picture.items:
         for remote in item.remotes:
             if remote.row.state is DeliveryState.LIVE and remote.row.remote_id and not remote.lost and not item.settled:
                 need = Need(picture.call_to_edit(item, remote), picture.place_of(item))
-                await _last_words(outlet, need, remote, remote.row.remote_id)
+                await _last_words(outlet, need, remote, remote.row.remote_id, picture.gone)
     await status.take_back()
 
 
-async def _last_words(outlet: Outlet, need: Need, remote: Remote, remote_id: str) -> None:
-    part = replace(remote.part or Part(text=""), notes=(_DELETED,), buttons=(), live=False)
+async def _last_words(outlet: Outlet, need: Need, remote: Remote, remote_id: str, sentence: str) -> None:
+    part = replace(remote.part or Part(text=""), notes=(sentence,), buttons=(), live=False)
     for _ in range(outlet.rules.last_words):
         await outlet.granted(*need, Rank.FINAL)
         await outlet.ready()

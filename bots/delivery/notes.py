@@ -10,13 +10,14 @@ from uuid import UUID
 
 import structlog
 
+from bots import view
 from bots.delivery import history
 from bots.delivery.history import Item
 from bots.delivery.outlet import Outlet
 from bots.delivery.picture import Over, Picture, Twin
 from bots.delivery.plan import Remote, Want, as_final, digest
 from bots.services import Services
-from bots.surface import PlaceClosed
+from bots.surface import PlaceClosed, Spot
 from core import bindings
 from core.errors import Conflict, StorageUnavailable
 from core.ids import new_id
@@ -44,7 +45,7 @@ class Notes:
 
         async def note(uow: UnitOfWork) -> Delivery:
             await uow.deliveries.put(row)
-            if index == 0 and not row.thread:
+            if index == 0 and not row.thread and item.theirs is None:
                 item.answers = await history.answers(uow, self._picture.binding, item) or self._picture.root
             return row
 
@@ -97,17 +98,24 @@ class Notes:
         target = self._picture.target
 
         async def note(uow: UnitOfWork) -> None:
-            await uow.deliveries.put(*changed)
+            await uow.deliveries.put(*changed, *await self._theirs(uow, item))
             await uow.bindings.update(self._picture.binding.id, cursor=target)
 
-        if changed or target > self._picture.binding.cursor:
+        if changed or target > self._picture.binding.cursor or item.theirs:
+            self._picture.is_noted = True
             await self._write(note)
         for remote, row in zip(item.remotes, rows, strict=True):
             remote.row = row
         self._picture.binding = replace(self._picture.binding, cursor=target)
 
+    async def _theirs(self, uow: UnitOfWork, item: Item) -> list[Delivery]:
+        """What a person wrote there, with the revision of which it was said what became of it; as it is noted now, as they may write on."""
+        found = await uow.deliveries.of_binding(self._picture.binding.id, [item.theirs.item]) if item.theirs else []
+        return [replace(row, revision=item.revision) for row in found]
+
     async def moved(self) -> None:
-        """How far everything is."""
+        """How far everything is, and that it was looked."""
+        self._picture.is_noted = True
         await self._bound(cursor=self._picture.target)
 
     async def forgotten(self, item: Item, index: int) -> None:
@@ -128,6 +136,23 @@ class Notes:
     async def arranged(self, how: str) -> None:
         """How the thread looks, or that something is to be done about it, or that nothing can be."""
         await self._bound(arranged=how)
+
+    async def learned(self, spot: Spot) -> None:
+        """What the place is called, and who may read there."""
+        binding = self._picture.binding
+        if (spot.kind, spot.label, spot.url) != (binding.kind, binding.label, binding.url):
+            await self._write(
+                lambda uow: bindings.checked(
+                    uow,
+                    binding,
+                    channel=binding.channel,
+                    thread=binding.thread,
+                    opened=binding.opened,
+                    kind=spot.kind,
+                    label=spot.label,
+                    url=spot.url,
+                )
+            )
 
     async def status(self, *, is_shown: bool) -> None:
         if self._picture.binding.status_shown != is_shown:
@@ -158,7 +183,8 @@ class Notes:
         await bindings.end(uow, binding, reason)
         turn = await uow.turns.last(binding.conversation_id)
         conversation = await uow.conversations.find(binding.conversation_id)
-        who = turn.author_id if turn else conversation.owner_id if conversation else None
+        asker = turn.author_id if turn else conversation.owner_id if conversation else None
+        who = binding.bound_by if binding.followed else asker
         people = await uow.identities.of_users(binding.place.account, [who]) if who else []
         return people[0].external_id if people else None
 
@@ -190,8 +216,10 @@ class Notes:
 
         async def fenced(uow: UnitOfWork) -> _T:
             await uow.account_leases.fence(self._outlet.held.lease)
-            if await uow.bindings.get(self._picture.binding.id) is None:
-                self._picture.is_deleted = True
+            binding = await uow.bindings.get(self._picture.binding.id)
+            if binding is None or binding.is_former:
+                is_deleted = await uow.conversations.find(self._picture.binding.conversation_id) is None
+                self._picture.gone = view.DELETED if is_deleted else view.goes_on(self._picture.url)
                 raise Over
             return await work(uow)
 

@@ -11,6 +11,7 @@ import structlog
 from bots.lease import Held
 from bots.pacing import Pacer, Rank, Urgency
 from bots.policy import Policy
+from bots.remembered import Remembered
 from bots.surface import AccountClosed, Busy, Call, ChatSurface
 from core.models import ChannelKind, Place
 
@@ -34,6 +35,8 @@ class DeliveryRules:
     """So long an answer is waited for when a thread is made: nothing else is sent to the place meanwhile."""
     threadless_seconds: float = 600.0
     """So long no thread is made in a channel after one was refused there."""
+    learned_seconds: float = 3600.0
+    """So long it is not asked again what a place is called and who may read there."""
     backoff_seconds: float = 1.0
     """After a call that failed; doubled for each further one."""
     backoff_limit_seconds: float = 60.0
@@ -80,6 +83,8 @@ class Outlet:
         self._closed_until = 0.0
         self._threadless_until: dict[str, float] = {}
         """Channels in which no thread is made for a while."""
+        self._learned = Remembered[bool](rules.learned_seconds, _now)
+        """The places of which it was asked lately what they are."""
         self._posting: dict[asyncio.Task[Any], Place] = {}
         """The posts that are under way, with their notes."""
         self._looking = WeakValueDictionary[Place, asyncio.Lock]()
@@ -129,6 +134,17 @@ class Outlet:
     def refuse_threads(self, channel: str) -> None:
         """None can be made there. All who want one need not ask at once, but people may allow it any time."""
         self._threadless_until[channel] = _now() + self.rules.threadless_seconds
+
+    def knows(self, place: Place) -> bool:
+        """Whether it was asked lately what the place is."""
+        return self._learned.get(f"{place.channel} {place.thread}") is not None
+
+    def learned(self, place: Place) -> None:
+        self._learned.put(f"{place.channel} {place.thread}", True)
+
+    def is_chat(self, channel: str, kind: ChannelKind) -> bool:
+        """Whether a channel is one conversation by itself."""
+        return kind is ChannelKind.DIRECT or self._policy.rules(channel).mode == "chat"
 
     def looking(self, place: Place) -> asyncio.Lock:
         """Held while posts are looked for there, until what was found is noted: otherwise two could take the same message for theirs."""

@@ -17,12 +17,17 @@ from bots.services import Services
 from bots.surface import Call, Limits
 from bots.view import View
 from core.frames import Frame
-from core.models import JSON, NO_THREAD, TO_ARRANGE, Binding, BindingMode, DeliveryState, Place
+from core.models import JSON, NO_THREAD, TO_ARRANGE, Binding, BindingCheck, BindingMode, Conversation, DeliveryState, Place, Task
+from core.ports import UnitOfWork
 from core.talk import Entry, Talk
 
 
 class Over(Exception):
     """Nothing is delivered to this place any more."""
+
+
+class Unchecked(Over):
+    """Not before the platform was asked what the place is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +51,17 @@ class Picture:
         """Set where something may have to be done."""
         self.is_read = False
         self.is_stale = True
-        self.is_deleted = False
+        self.is_noted = False
+        """Whether the database knows when it was last looked whether what the place was told first is still so."""
+        self.gone = ""
+        """What is to be said of what was not shown to its end, as the conversation was deleted, or the place shows another one."""
         self.not_before = 0.0
         """Nothing is done before this time, as something failed."""
         self.arrangement = arrangement(None)
         """How the place's thread is to look."""
         self.opening = Opening()
         self.arranging = Attempts()
+        self.learning = Attempts()
         self._services = services
         self._outlet = outlet
         self._rules = outlet.rules
@@ -84,7 +93,7 @@ class Picture:
                 self._grew(frame.payload["message_id"])
                 return
             case "conversation_deleted":
-                self.is_deleted = True
+                self.gone = view.DELETED
             case "tool_call" | "turn_changed" | "agent_status":
                 self._unsettle_unfinished()
             case _:
@@ -108,29 +117,42 @@ class Picture:
 
     async def refresh(self) -> None:
         """Reads what is to be looked after. Raises Over."""
-        self.is_stale = False
+        self.is_stale = self.is_noted = False
         async with self._services.storage.read() as uow:
             binding = await uow.bindings.get(self.binding.id)
             conversation = await uow.conversations.find(self.binding.conversation_id)
-            if binding is None or conversation is None:
-                self.is_deleted = True
+            if binding is None or binding.is_former or conversation is None:
+                self.gone = view.DELETED if conversation is None else view.goes_on(self.url)
                 raise Over
-            if binding.ended or binding.mode is BindingMode.OFF:
+            if binding.check is not BindingCheck.NONE:
+                raise Unchecked
+            # Of one that was left everything up to that is shown, and the status taken back.
+            if not binding.is_delivered_to and (binding.ended or not self.is_read):
                 raise Over
             if not self.is_read:
                 self._left = await history.left_out(uow, binding, conversation, self._rules.backlog)
             task = await uow.tasks.of_conversation(conversation.id)
-            items = await history.read(uow, binding, conversation, task=task, left=self._left, url=self.url)
+            items = await self._read(uow, binding, conversation, task)
         self.arrangement = arrangement(task)
+        was_left = self.is_left
         # Whether the status is shown is noted meanwhile by who shows it.
         self.binding = replace(binding, status_shown=self.binding.status_shown) if self.is_read else binding
-        self._renew(items)
+        self._renew(items, keeps_settled=was_left)
 
-    def _renew(self, items: list[Item]) -> None:
+    async def _read(self, uow: UnitOfWork, binding: Binding, conversation: Conversation, task: Task | None) -> list[Item]:
+        """Nothing of a place that was left before anything was said there."""
+        if not binding.is_delivered_to or (binding.mode is BindingMode.OFF and await history.is_untold(uow, binding)):
+            return []
+        return await history.read(uow, binding, conversation, task=task, left=self._left, url=self.url)
+
+    def _renew(self, items: list[Item], *, keeps_settled: bool) -> None:
+        """`keeps_settled`: a last frame stays as it is, whatever comes behind it."""
         known = {item.key: item for item in self.items}
         for place, item in enumerate(items):
             if item.key in known:
+                was_settled = known[item.key].settled
                 known[item.key].renew(item)
+                known[item.key].settled = was_settled and keeps_settled and self.is_left
                 items[place] = known[item.key]
             else:
                 self._meet(item)
@@ -157,6 +179,14 @@ class Picture:
     # --- what is to be shown ---
 
     def view(self, item: Item) -> View | None:
+        shown = self._view(item)
+        if shown is None or item.is_head:
+            return shown
+        if self.is_left:
+            return None if item.is_unfinished_reply and not item.stands else view.left(shown, self.url)
+        return view.read_only(shown, self.url) if self.binding.mode is BindingMode.WATCH else shown
+
+    def _view(self, item: Item) -> View | None:
         if item.said is None:
             return item.still
         said = item.said
@@ -164,7 +194,7 @@ class Picture:
             said = _as_told(said, entry)
         turn = self.talk.turns.get(said["turn_id"] or "")
         behind = sum(other["position"] > turn["position"] for other in self.talk.turns.values()) if turn else 0
-        return view.message(said, turn=turn, agent=self.talk.agent, answered=item.answered, is_past=item.is_past, behind=behind)
+        return view.message(said, turn=turn, agent=self.talk.agent, answer=item.answer, is_past=item.is_past, behind=behind)
 
     def wants(self, item: Item, shown: View | None) -> list[Want]:
         limits = self.limits(item)
@@ -198,7 +228,8 @@ class Picture:
 
     def doing(self) -> Status | None:
         """What the agent does; None where it is not known yet, or there is no place for it."""
-        return view.doing(self.talk.turn, self.talk.agent) if self.is_known and self.binding.opened else None
+        turn = None if self.is_left else self.talk.turn
+        return view.doing(turn, self.talk.agent) if self.is_known and self.binding.opened else None
 
     # --- its thread ---
 
@@ -213,7 +244,8 @@ class Picture:
     @property
     def waits_for_thread(self) -> bool:
         """Whether one will be made, as far as is known."""
-        return bool(self.root) and not self.opening.is_impossible and self._outlet.may_make_thread(self.place.channel)
+        may_be_made = not self.opening.is_impossible and self._outlet.may_make_thread(self.place.channel)
+        return bool(self.root) and may_be_made and not self.is_left
 
     @property
     def posts_from(self) -> float:
@@ -229,6 +261,8 @@ class Picture:
     def mark(self) -> str | None:
         """What is to be noted of the thread before anything else is done, so that whoever comes next need not or must look after it."""
         arranged = self.binding.arranged
+        if self.is_left:
+            return None
         if not self.binding.opened:
             is_given_up = self.root and not self.waits_for_thread
             return NO_THREAD if is_given_up and not arranged else None
@@ -237,13 +271,24 @@ class Picture:
 
     @property
     def is_to_be_arranged(self) -> bool:
-        return self.binding.opened and self.binding.arranged == TO_ARRANGE
+        return self.binding.opened and self.binding.arranged == TO_ARRANGE and not self.is_left
+
+    @property
+    def is_to_be_learned(self) -> bool:
+        """Whether it is not known, or not for sure any more, what the place is called and who may read there."""
+        return self.binding.opened and not self.is_left and not self._outlet.knows(self.place)
 
     # --- how far it is ---
 
     @property
+    def is_left(self) -> bool:
+        """Whether nothing is shown any more but what was said before."""
+        return self.binding.mode is BindingMode.OFF
+
+    @property
     def is_answered(self) -> bool:
-        return not self.talk.turns and not any(item.is_unfinished_reply for item in self.items)
+        """As far as that concerns the place."""
+        return self.is_left or (not self.talk.turns and not any(item.is_unfinished_reply for item in self.items))
 
     @property
     def target(self) -> int:
@@ -254,12 +299,23 @@ class Picture:
                 if not (item.settled or item.is_theirs):
                     break
                 target = max(target, item.seq)
-        return target
+        return self._last_target(target) if self.is_left else target
+
+    def _last_target(self, target: int) -> int:
+        """The end is reached when the status was taken back, too: nobody looks after the place then."""
+        until = self.binding.until or 0
+        if not self.items:
+            target = max(target, until)
+        return max(min(target, until - 1), self.binding.cursor) if self.binding.status_shown else target
 
     @property
     def is_uncertain(self) -> bool:
         """Whether it is not known of some post whether it happened."""
         return any(remote.is_sending and not remote.unsent for item in self.items for remote in item.remotes)
+
+    @property
+    def is_to_be_noted(self) -> bool:
+        return self.binding.followed and not self.is_left and not self.is_noted
 
     def is_complete(self, item: Item, shown: View | None, wants: Sequence[Want]) -> bool:
         """Whether all of a message is there in its final form."""

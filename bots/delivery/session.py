@@ -15,13 +15,13 @@ import structlog
 
 from bots.delivery import due, endings
 from bots.delivery.calls import Calls
-from bots.delivery.due import OF_THREAD, Step
+from bots.delivery.due import OF_PLACE, Step
 from bots.delivery.grants import Grants
 from bots.delivery.notes import Notes
 from bots.delivery.outlet import Need, Outlet
-from bots.delivery.picture import Over, Picture, Twin
+from bots.delivery.picture import Over, Picture, Twin, Unchecked
+from bots.delivery.place_calls import PlaceCalls
 from bots.delivery.status import StatusLine
-from bots.delivery.thread_calls import ThreadCalls
 from bots.pacing import Urgency
 from bots.services import Services
 from bots.surface import PlaceClosed
@@ -51,7 +51,7 @@ class Session:
         self._picture = Picture(services, outlet, binding, twins)
         self._notes = Notes(services, outlet, self._picture)
         self._calls = Calls(outlet, self._picture, self._notes)
-        self._thread_calls = ThreadCalls(outlet, self._picture, self._notes)
+        self._place_calls = PlaceCalls(outlet, self._picture, self._notes)
         self._grants = Grants(outlet)
         self._status = StatusLine(outlet, lambda: self._picture.place, self._picture.doing, self._note_status)
         self._taken: Counter[object] = Counter()
@@ -61,9 +61,11 @@ class Session:
         """Until nothing was left to be done for a while, or nothing is delivered to the place any more."""
         try:
             await self._work()
+        except Unchecked:
+            self._poked.set()
         except (Over, NotFound):
-            if self._picture.is_deleted:
-                await endings.deleted(self._outlet, self._picture, self._status)
+            if self._picture.gone:
+                await endings.gone(self._outlet, self._picture, self._status)
         except PlaceClosed as error:
             await endings.place_closed(self._outlet, self._picture, self._status, self._notes, error)
 
@@ -105,9 +107,9 @@ class Session:
         was_read = self._picture.is_read
         await self._picture.refresh()
         self._taken.clear()
-        if not was_read:
-            if self._picture.binding.status_shown:
-                self._status.may_be_shown()
+        if not was_read and self._picture.binding.status_shown:
+            self._status.may_be_shown()
+        if not was_read or self._picture.is_left:
             self._status.look()
 
     # --- what is done ---
@@ -117,7 +119,7 @@ class Session:
         try:
             while True:
                 self._picture.changed.clear()
-                if self._picture.is_deleted:
+                if self._picture.gone:
                     raise Over
                 if self._picture.is_stale:
                     await self._refresh()
@@ -141,13 +143,13 @@ class Session:
             return False
         if step.need is not None:
             await self._outlet.ready()
-            if self._picture.is_stale or self._picture.is_deleted or not self._outlet.may_call:
+            if self._picture.is_stale or self._picture.gone or not self._outlet.may_call:
                 return True  # what is to be sent may be something else by now; the grant stays
             self._grants.use(step.need)
             self._taken.clear()
         elif self._goes_in_circles(step):
             return True
-        await (self._thread_calls if step.act in OF_THREAD else self._calls).take(step)
+        await (self._place_calls if step.act in OF_PLACE else self._calls).take(step)
         return True
 
     def _goes_in_circles(self, step: Step) -> bool:

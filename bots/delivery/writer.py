@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from bots.delivery import checking
 from bots.delivery.outlet import Outlet, heed_cancellation
 from bots.delivery.picture import Twin
 from bots.delivery.session import Session
@@ -13,7 +14,7 @@ from bots.services import Services
 from bots.surface import SurfaceError
 from core.errors import LeaseLost, StorageUnavailable
 from core.logs import place_of
-from core.models import Binding
+from core.models import Binding, BindingCheck
 
 _log = structlog.get_logger()
 
@@ -65,9 +66,19 @@ class Writer:
         return False
 
     async def _deliver(self) -> None:
-        if await self._outlet.serves(self._binding.channel):
-            await Session(self._services, self._outlet, self._binding, self._twins, has_begun=self.has_begun, poked=self._poked).run()
+        binding = await self._present()
+        if binding and await self._outlet.serves(binding.channel):
+            await Session(self._services, self._outlet, binding, self._twins, has_begun=self.has_begun, poked=self._poked).run()
             self._failures = 0
+
+    async def _present(self) -> Binding | None:
+        """The binding as it is now, checked where it has to be; None where nothing is delivered there."""
+        async with self._services.storage.read() as uow:
+            binding = await uow.bindings.get(self._binding.id)
+        if binding is None or not binding.is_delivered_to or binding.check is BindingCheck.NONE:
+            return binding if binding and binding.is_delivered_to else None
+        self.has_begun.set()  # others need not wait for the platform
+        return await checking.checked(self._services, self._outlet, binding, is_patient=self._failures < self._rules.refusals)
 
     async def _pause_longer(self) -> None:
         """Longer each time: what fails for good is not tried, and told, all the time."""

@@ -38,6 +38,7 @@ class Obeys(Protocol):
     """Does what people ask. Nothing raises."""
 
     async def command(self, asked: Asked, text: str, *, ref: str = "") -> None: ...
+    async def link(self, asked: Asked, text: str) -> None: ...
     async def make_task(self, asked: Asked, message_id: str) -> None: ...
     async def refs(self, asked: Asked, typed: str) -> Choices: ...
     async def models(self, asked: Asked, typed: str) -> Choices: ...
@@ -56,6 +57,7 @@ class Tree(app_commands.CommandTree[discord.Client]):
         self._obeys = obeys
         self.add_command(_task(obeys))
         self.add_command(_help(obeys))
+        self.add_command(_link(obeys))
         self.add_command(_make_task(obeys))
 
     async def on_error(self, interaction: Asked, error: app_commands.AppCommandError, /) -> None:
@@ -107,6 +109,7 @@ _REF = "Such as OT-12. In the thread of a task it may be left out"
 
 def _task(obeys: Obeys) -> app_commands.Group:
     group = app_commands.Group(name="task", description="What is to be done, and what becomes of it")
+    _add_places(group, obeys)
 
     @group.command(name="new", description=_about("new"))
     @app_commands.describe(title="What is to be done")
@@ -151,12 +154,48 @@ def _task(obeys: Obeys) -> app_commands.Group:
     return group
 
 
+def _add_places(group: app_commands.Group, obeys: Obeys) -> None:
+    """What is followed where."""
+
+    @group.command(name="follow", description=_about("follow"))
+    @app_commands.describe(
+        ref="Such as OT-12, or its page's address",
+        read_only="Whether it can only be read here",
+        confirm="Whether others may read here what is private so far",
+    )
+    async def follow(interaction: Asked, ref: app_commands.Range[str, 1, 200], read_only: bool = False, confirm: bool = False) -> None:
+        await obeys.command(interaction, f"follow {'read-only ' * read_only}{'confirm' * confirm}", ref=ref)
+
+    @group.command(name="unfollow", description=_about("unfollow"))
+    @app_commands.describe(ref=_REF)
+    async def unfollow(interaction: Asked, ref: app_commands.Range[str, 1, 200] = "") -> None:
+        await obeys.command(interaction, "unfollow", ref=ref)
+
+    @group.command(name="where", description=_about("where"))
+    @app_commands.describe(ref=_REF)
+    async def where(interaction: Asked, ref: app_commands.Range[str, 1, 200] = "") -> None:
+        await obeys.command(interaction, "where", ref=ref)
+
+    follow.autocomplete("ref")(obeys.refs)
+    unfollow.autocomplete("ref")(obeys.refs)
+    where.autocomplete("ref")(obeys.refs)
+
+
 def _help(obeys: Obeys) -> app_commands.Command[Any, ..., Any]:
     @app_commands.command(name="help", description="Shows what Onethread does here")
     async def shown(interaction: Asked) -> None:
         await obeys.command(interaction, "help")
 
     return shown
+
+
+def _link(obeys: Obeys) -> app_commands.Command[Any, ..., Any]:
+    @app_commands.command(name="link", description="Says who you are in Onethread: gives you a link, or takes a code")
+    @app_commands.describe(code="From the page, Settings > Accounts; off undoes it", confirm="Whether you are whose code it is")
+    async def linked(interaction: Asked, code: app_commands.Range[str, 1, 40] = "", confirm: bool = False) -> None:
+        await obeys.link(interaction, f"{code} {'confirm' * confirm}")
+
+    return linked
 
 
 def _make_task(obeys: Obeys) -> app_commands.ContextMenu:

@@ -11,9 +11,10 @@ from bots.discord.access import SignedIn, find_served_guilds
 from bots.discord.client import Client
 from bots.discord.config import DiscordConfig
 from bots.discord.failures import UNKNOWN_MEMBER, UNKNOWN_USER, calling
+from bots.discord.permissions import ADMINISTRATOR, MANAGE_THREADS, VIEW_CHANNEL, held
 from bots.discord.text import mentions
 from bots.remembered import Remembered
-from bots.surface import Busy, Profile, SurfaceError
+from bots.surface import Busy, PlaceClosed, Profile, SurfaceError
 from core.models import ChannelKind
 
 _NAME_SECONDS = 600.0
@@ -29,11 +30,11 @@ _LOOKED_UP = 20
 _FOREVER = float("inf")
 _NOBODY_THERE = frozenset({UNKNOWN_MEMBER, UNKNOWN_USER, 10004, 50001})
 """The person is not in the guild, or the bot is not."""
-_ADMINISTRATOR, _VIEW_CHANNEL = 1 << 3, 1 << 10
 _DIRECT, _GROUP, _PRIVATE_THREAD = 1, 3, 12
 _THREADS = frozenset({10, 11, _PRIVATE_THREAD})
 _STRANGER = "I talk with members of the Discord servers that I serve only, and with no bots."
 _NO_ROLE = "I talk with people who have certain roles only. An admin of the server can give you one."
+_NOT_SERVED = PlaceClosed("Onethread does not serve this server.", reason="not_served")
 JSON = Mapping[str, Any]
 
 
@@ -145,6 +146,36 @@ class Directory:
         self._kinds.put(thread or channel, kind)
         return kind
 
+    async def found(self, channel: str) -> tuple[JSON, JSON]:
+        """A channel or thread of a guild that is served, or a DM; and the channel that it is in: itself where it is no thread."""
+        async with calling(self._seconds):
+            found = await self._channel(channel)
+            parent = await self._channel(str(found["parent_id"])) if found["type"] in _THREADS else found
+            if "guild_id" in parent and str(parent["guild_id"]) not in await self._served_guilds():
+                raise _NOT_SERVED
+        return found, parent
+
+    async def reads(self, found: JSON, parent: JSON, person: str) -> bool:
+        """Whether somebody reads in what was `found`."""
+        if "guild_id" not in parent:
+            return any(str(each["id"]) == person for each in found.get("recipients") or ())
+        guild = str(parent["guild_id"])
+        async with calling(self._seconds):
+            member = await self._member(guild, person)
+            if member is None:
+                return False
+            of_guild = {**await self._client.http.get_guild(guild, with_counts=False)}
+            bits = held(of_guild, parent, person, [str(role) for role in member.get("roles") or ()])
+            hidden = found["type"] == _PRIVATE_THREAD and not bits & MANAGE_THREADS
+            return bool(bits & VIEW_CHANNEL) and (not hidden or await self._is_in_thread(str(found["id"]), person))
+
+    async def _is_in_thread(self, thread: str, person: str) -> bool:
+        try:
+            await self._client.http.get_thread_member(thread, person)
+        except discord.NotFound:
+            return False
+        return True
+
     def forget_kinds(self) -> None:
         """Who may read which channel has changed, or may have."""
         self._changes += 1
@@ -166,7 +197,7 @@ class Directory:
         for overwrite in found.get("permission_overwrites") or ():
             if str(overwrite["id"]) == guild:
                 permissions = permissions & ~int(overwrite["deny"]) | int(overwrite["allow"])
-        return ChannelKind.OPEN if permissions & (_VIEW_CHANNEL | _ADMINISTRATOR) else ChannelKind.PRIVATE
+        return ChannelKind.OPEN if permissions & (VIEW_CHANNEL | ADMINISTRATOR) else ChannelKind.PRIVATE
 
     async def _of_everyone(self, guild: str) -> int:
         """The permissions that all members have."""

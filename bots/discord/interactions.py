@@ -78,17 +78,13 @@ class Interactions:
 
     async def command(self, asked: Asked, text: str, *, ref: str = "") -> None:
         async def obeyed() -> str:
-            place = self._place(asked)
-            return await self._listening.commands.run(
-                Command(
-                    text=text,
-                    person=str(asked.user.id),
-                    place=place,
-                    event_id=str(asked.id),
-                    ref=ref,
-                    has_threads=_has_threads(asked.channel),
-                )
-            )
+            return await self._listening.commands.run(self._command(asked, text, ref))
+
+        self._start(self._answer(asked, obeyed))
+
+    async def link(self, asked: Asked, text: str) -> None:
+        async def obeyed() -> str:
+            return await self._listening.commands.link(self._command(asked, text))
 
         self._start(self._answer(asked, obeyed))
 
@@ -138,6 +134,19 @@ class Interactions:
             self._start(self._answer(asked, told))
 
     # --- where ---
+
+    def _command(self, asked: Asked, text: str, ref: str = "") -> Command:
+        """Raises Stranger where nobody is let in."""
+        place = self._place(asked)
+        return Command(
+            text=text,
+            person=str(asked.user.id),
+            place=place,
+            event_id=str(asked.id),
+            ref=ref,
+            has_threads=_has_threads(asked.channel),
+            at=asked.created_at if place.thread else None,
+        )
 
     def _place(self, asked: Asked) -> Place:
         """Raises Stranger where nobody is let in."""

@@ -52,7 +52,7 @@ async def _serve(services: Services, config: DiscordConfig, client: Client, rule
             config=config,
             policy=policy,
             people=people,
-            commands=Commands(services, surface, people),
+            commands=Commands(services, surface, people, policy),
             intake=Intake(services, surface, Taking(services, surface, people, policy)),
             tasks=tasks,
         )

@@ -37,6 +37,7 @@ from bots.surface import (
     Profile,
     RemoteFile,
     Said,
+    Spot,
     SurfaceError,
     Unclear,
     Unreachable,
@@ -300,6 +301,19 @@ class DiscordSurface(ChatSurface):
         said = [message for message in (_as_said({**each}) for each in page) if message][:limit]
         lines = [(await self._speaker(message, place), await self._said(message)) for message in reversed(said)]
         return [(name, text) for name, text in lines if text]
+
+    async def look_up(self, place: Place, person: str = "") -> Spot:
+        found, parent = await self._directory.found(_channel(place))
+        channel, thread = str(parent["id"]), str(found["id"]) if found is not parent else ""
+        kind = await self.kind(channel, thread)
+        return Spot(
+            channel=channel,
+            thread=thread,
+            kind=kind,
+            label=f"#{parent['name']}" if kind is ChannelKind.OPEN else "",
+            url=self.link(Place(account=self._account, channel=channel, thread=thread)),
+            reads=bool(person) and await self._directory.reads(found, parent, person),
+        )
 
     def link(self, place: Place) -> str:
         there = _channel(place)

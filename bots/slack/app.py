@@ -54,6 +54,8 @@ _WARNED = timedelta(minutes=1)
 """So long the log does not repeat that the database is away: Slack comes again with everything."""
 _MISSED = 2
 """So often in a row Socket Mode may be found without a connection."""
+_LINK = "/link"
+"""Any other command is the one for tasks, whatever an operator has called it."""
 _LATE = "This takes longer than Slack waits. I tell you here how it ended."
 _LINE_CHARACTERS = 500
 _BROKEN = "Something went wrong here. Try again; if that fails too, tell an admin of Onethread."
@@ -135,7 +137,8 @@ def _listen(app: AsyncApp, listening: Listening) -> None:
     async def commanded(ack: AsyncAck, body: JSON) -> None:
         place, person = _place(listening, body["channel_id"], body.get("thread_ts") or ""), body["user_id"]
         command = Command(text=body.get("text", ""), person=person, place=place, event_id=body["trigger_id"])
-        answer = await _in_time(listening, place, person, listening.commands.run(command))
+        obeyed = listening.commands.link(command) if body["command"] == _LINK else listening.commands.run(command)
+        answer = await _in_time(listening, place, person, obeyed)
         text = from_markdown(_LATE if answer is None else answer, {})  # with nobody's name: it mentions nobody
         await ack(text=fallback(text), response_type="ephemeral")
 

@@ -54,7 +54,7 @@ async def _serve(services: Services, config: SlackConfig, client: AsyncWebClient
             who=who,
             policy=policy,
             people=people,
-            commands=Commands(services, surface, people),
+            commands=Commands(services, surface, people, policy),
             intake=intake,
             tasks=tasks,
         )

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,11 +18,11 @@ from bots.slack import events, files
 from bots.slack.access import SignedIn
 from bots.slack.blocks import Rendered, plain_text, rendered, without_blocks
 from bots.slack.config import SOURCE, SlackConfig
-from bots.slack.failures import UNFIT, code, translated
+from bots.slack.failures import PLACES, UNFIT, code, translated
 from bots.slack.native import Streams
 from bots.slack.status import SessionStatus
 from bots.slack.text import mentioned, to_markdown
-from bots.surface import Call, ChatSurface, Event, Limits, MessageGone, Part, PlaceClosed, Profile, Refused, RemoteFile, SurfaceError
+from bots.surface import Call, ChatSurface, Event, Limits, MessageGone, Part, PlaceClosed, Profile, Refused, RemoteFile, Spot, SurfaceError
 from core.attachments import Upload
 from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 
@@ -35,6 +35,7 @@ _FIRST_SPAN = 3600.0  # seconds of a long thread that are read at first, and how
 _WIDER = 8
 _NAME_SECONDS = 600.0
 _KIND_SECONDS = 60.0  # a channel may be made private at any time
+_NO_THREAD = "thread_not_found"
 _TICK = 1e-6  # of Slack's clock, whose `oldest` is left out itself
 Message = Mapping[str, Any]
 Value = TypeVar("Value")
@@ -213,6 +214,20 @@ class SlackSurface(ChatSurface):
             names = await self._names_of({person for message in said for person in _people(message)})
         return [(_speaker(message, names), _said(message, names)) for message in said]
 
+    async def look_up(self, place: Place, person: str = "") -> Spot:
+        async with self._calling():
+            found = (await self._client.conversations_info(channel=place.channel))["channel"]
+            thread, kind = await self._root(place), _kind(found)
+            self._kinds.put(place.channel, kind)
+            return Spot(
+                channel=place.channel,
+                thread=thread,
+                kind=kind,
+                label=f"#{found['name']}" if kind is ChannelKind.OPEN else "",
+                url=self.link(replace(place, thread=thread)),
+                reads=bool(person) and await self._reads(found, kind, person),
+            )
+
     def link(self, place: Place) -> str:
         where = f"https://app.slack.com/client/{self._who.team_id}/{place.channel}"
         return f"{where}/thread/{place.channel}-{place.thread}" if place.thread else where
@@ -283,6 +298,28 @@ class SlackSurface(ChatSurface):
         # Slack repeats a thread's root on every page.
         messages = [message for message in page["messages"] if not cursor or message["ts"] != place.thread]
         return _Page(messages, (page.get("response_metadata") or {}).get("next_cursor") or None)
+
+    async def _root(self, place: Place) -> str:
+        """Of the thread, where the place names any message of it."""
+        if not place.thread:
+            return ""
+        page = await self._client.conversations_replies(channel=place.channel, ts=place.thread, limit=1)
+        if not page["messages"]:
+            raise PlaceClosed(PLACES[_NO_THREAD], reason=_NO_THREAD)
+        return str(page["messages"][0].get("thread_ts") or place.thread)
+
+    async def _reads(self, channel: Mapping[str, Any], kind: ChannelKind, person: str) -> bool:
+        if kind is ChannelKind.DIRECT:
+            return channel.get("user") == person
+        if kind is ChannelKind.OPEN and (await self.profile(person)).member:
+            return True
+        cursor = None
+        while cursor != "":
+            page = await self._client.conversations_members(channel=channel["id"], limit=_PAGE, cursor=cursor)
+            if person in page["members"]:
+                return True
+            cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+        return False
 
     async def _names_of(self, people: Iterable[str]) -> Mapping[str, str]:
         asked = tuple(people)

@@ -15,7 +15,7 @@ from core.ports import UnitOfWork
 from core.text import clip, utf16_len
 from core.tools.registry import Arguments, Hints, Posting, Result, ToolContext, advising, tool
 from core.tools.sizes import ROOM, behind, cut, size_of, text_size, that_fit
-from core.tools.tasks import LIST_THEM
+from core.tools.tasks import LIST_THEM, places_of
 
 State = Literal["queued", "running", "waiting_for_approval", "completed", "failed", "cancelled"]
 _STATES: Mapping[TurnStatus, State] = {
@@ -107,6 +107,8 @@ class Waiting(Result):
 class CalledTool(Result):
     name: str
     state: str
+    decided: str | None = None
+    """Who allowed it, where somebody was asked."""
 
 
 class Failure(Result):
@@ -177,6 +179,7 @@ class ShownAgent(Result):
     title: str
     status: str
     message: str | None = None
+    followed: str | None = None
     turn_id: str | None = None
     approvals: list[Waiting] | None = None
     question: Question | None = None
@@ -273,10 +276,11 @@ async def decide(context: ToolContext, arguments: Decide) -> ReplyText:
     toolset="chat",
     title="Agent status",
     hints=Hints(read_only=True, idempotent=True),
-    untrusted=("agents[].title", "agents[].message", "agents[].approvals[].arguments", "agents[].question"),
+    untrusted=("agents[].title", "agents[].message", "agents[].followed", "agents[].approvals[].arguments", "agents[].question"),
 )
 async def agent_status(context: ToolContext, arguments: Placed) -> Agents:
-    """What the agent does: in one conversation, or in all where it is not idle. Shows approvals and questions that wait for a person."""
+    """What the agent does: in one conversation, or in all where it is not idle. Shows approvals and questions that wait for a person, and
+    where on chat platforms people follow it."""
     asked = await _conversation(context, arguments)
     found = [asked] if asked else await conversations.active(context.uow, context.principal, limit=_AGENTS + 1)
     shown = that_fit(await _agents(context.uow, found[:_AGENTS]), ROOM - _SENTENCES)
@@ -373,7 +377,7 @@ def _shown(message: JSON, after: int) -> ShownMessage:
         seq=message["seq"],
         message_id=message["id"],
         role=message["role"],
-        author=message["author"],
+        author=None if message["metadata"].get("notice") else message["author"],
         status=message["status"],
         content=behind(message["content"], after)[1] if after else message["content"],
         turn_id=message["turn_id"],
@@ -430,9 +434,10 @@ def _to_go_on(whole: Sequence[ShownMessage], shown: Sequence[ShownMessage], afte
 
 async def _agents(uow: UnitOfWork, found: Sequence[Conversation]) -> list[ShownAgent]:
     current = {each.id: await _current(uow, each) for each in found}
+    followed = await places_of(uow, [each.id for each in found])
     replies = await uow.messages.of_ids([turn.reply_id for turn in current.values() if turn])
     shown = {message["turn_id"]: message for message in await frames.messages_json(uow, replies)}
-    return [_agent(each, shown.get(str(turn.id)) if (turn := current[each.id]) else None) for each in found]
+    return [_agent(each, followed.get(each.id), shown.get(str(turn.id)) if (turn := current[each.id]) else None) for each in found]
 
 
 async def _current(uow: UnitOfWork, conversation: Conversation) -> Turn | None:
@@ -441,13 +446,14 @@ async def _current(uow: UnitOfWork, conversation: Conversation) -> Turn | None:
     return unfinished[0] if unfinished else await uow.turns.last(conversation.id)
 
 
-def _agent(conversation: Conversation, reply: JSON | None) -> ShownAgent:
+def _agent(conversation: Conversation, followed: str | None, reply: JSON | None) -> ShownAgent:
     return ShownAgent(
         ref=conversation.task_ref,
         conversation_id=str(conversation.id),
         title=conversation.title,
         status=conversation.agent_status,
         message=clip(conversation.agent_status_message, _LINE) or None,
+        followed=followed,
         turn_id=reply["turn_id"] if reply else None,
         approvals=_waiting(reply) or None if reply else None,
         question=_question(reply) if reply else None,
@@ -470,7 +476,8 @@ def _waiting(message: JSON) -> list[Waiting]:
 
 
 def _called(message: JSON) -> list[CalledTool]:
-    return [CalledTool(name=_short(call["name"], _NAME), state=call["state"]) for call in message["tool_calls"][-_CALLS:]]
+    calls = message["tool_calls"][-_CALLS:]
+    return [CalledTool(name=_short(call["name"], _NAME), state=call["state"], decided=wording.decided(call) or None) for call in calls]
 
 
 def _brief(arguments: JSON) -> JSON:

@@ -1,6 +1,6 @@
 """The toolset `tasks`: what the agent and MCP clients do with tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -8,8 +8,9 @@ from uuid import UUID
 
 from pydantic import Field, WithJsonSchema
 
-from core import tasks
+from core import tasks, wording
 from core.errors import Conflict, InvalidInput
+from core.frames import binding_json
 from core.models import JSON, TASK_KEYS, InboxKey, Task
 from core.ports import ChangedTask, TaskFilter, UnitOfWork
 from core.text import clip, utf16_len
@@ -18,14 +19,16 @@ from core.tools.sizes import ROOM, behind, cut, size_of, that_fit
 
 _Status = Literal["todo", "in_progress", "in_review", "done", "cancelled"]
 _Priority = Literal["low", "medium", "high", "urgent"]
-_WRITTEN = ("title", "description", "labels", "agent_status_message")
-"""The last may quote a question of the agent's."""
+_WRITTEN = ("title", "description", "labels", "agent_status_message", "followed")
+"""The agent's message may quote a question of its own; channels have names that people gave them."""
 LIST_THEM = "Call list_tasks to see what there is."
 """What to do where there is no such task."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STATUS_MESSAGE = 200
 """Characters of it that are shown."""
+_PLACES = 300
+"""Characters of where a conversation is followed."""
 _SENTENCE = 200
 """Bytes that the next call takes to say."""
 _Ref = Annotated[str, Field(description="The task's ref, for example OT-12.")]
@@ -110,6 +113,8 @@ class TaskDetails(TaskFields):
     conversation_id: str | None = None
     agent_status: str | None = None
     agent_status_message: str | None = None
+    followed: str | None = None
+    """Where on chat platforms."""
     version: int
     created_by: str | None = None
     created_at: str | None = None
@@ -243,10 +248,12 @@ async def _details(context: ToolContext, task: Task, *, after: int = 0) -> TaskD
 async def _for_clients(uow: UnitOfWork, task: Task, names: Mapping[UUID, str]) -> JSON:
     """What the agent knows, since it sits in a conversation, or does not need."""
     conversation = await uow.conversations.find(task.conversation_id)
+    followed = await places_of(uow, [task.conversation_id])
     return {
         "conversation_id": str(task.conversation_id),
         "agent_status": conversation.agent_status if conversation else None,
         "agent_status_message": clip(conversation.agent_status_message, _STATUS_MESSAGE) or None if conversation else None,
+        "followed": followed.get(task.conversation_id),
         "created_by": names.get(task.creator_id),
         "created_at": iso(task.created_at),
     }
@@ -272,6 +279,15 @@ def _fields(task: Task, names: Mapping[UUID, str]) -> JSON:
         "assignee": names.get(task.assignee_id, "") if task.assignee_id else None,
         "due_at": iso(task.due_at) if task.due_at else None,
     }
+
+
+async def places_of(uow: UnitOfWork, conversation_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Where conversations are followed on chat platforms: `in #ops on Slack, read-only in a private channel on Discord`."""
+    found: dict[UUID, list[JSON]] = {each: [] for each in conversation_ids}
+    for binding in await uow.bindings.of_conversations(conversation_ids):
+        found[binding.conversation_id].append(binding_json(binding, {}))
+    told = {each: wording.also(places).removeprefix("also ") for each, places in found.items()}
+    return {each: clip(places, _PLACES) for each, places in told.items() if places}
 
 
 def iso(moment: datetime) -> str:

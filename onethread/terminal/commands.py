@@ -172,6 +172,19 @@ async def _unarchive(session: Session, _: str) -> None:
     session.note("It is listed in /chats.")
 
 
+async def _where(session: Session, _: str) -> None:
+    if session.conversation_id is None:
+        raise Conflict("Nothing is begun yet that could be followed elsewhere.")
+    places = session.talk.conversation["bindings"]
+    if not places:
+        session.note("Followed nowhere else.")
+    for number, place in enumerate(places, 1):
+        facts = (wording.standing(place), f"by {place['by']}" if place["by"] else "", place["url"])
+        _two_columns(session, f"{number} {wording.place(place)}", " · ".join(filter(None, facts)))
+    name = session.talk.conversation["task_ref"] or session.conversation_id
+    session.note(f"onethread bind {name} LINK has it followed elsewhere; --off N in place of LINK ends that.")
+
+
 async def _retry(session: Session, _: str) -> None:
     if session.conversation_id is None:
         raise Conflict("There is nothing to retry yet.")
@@ -284,6 +297,7 @@ COMMANDS = (
     Command(name="chats", takes="[archived]", summary="lists conversations, the latest first", run=_chats),
     Command(name="archive", takes="", summary="puts this conversation away; the next message brings it back", run=_archive),
     Command(name="unarchive", takes="", summary="brings this conversation back", run=_unarchive),
+    Command(name="where", takes="", summary="where else this conversation is followed", run=_where),
     Command(name="retry", takes="", summary="answers the last message again after a failure or stop", run=_retry),
     Command(name="stop", takes="", summary="stops the answer, like Ctrl-C", run=_stop),
     Command(name="edit", takes="[TEXT]", summary="changes your last message", run=_edit),

@@ -33,7 +33,7 @@ def held_lines(talk: Talk, width: int) -> Iterator[Fragments]:
         turn = talk.turns.get(entry.message["turn_id"] or "")
         before = _before(int(turn["position"])) if turn else ""
         said = one_line(entry.text, max(width - len(before) - 5, 8))
-        yield [("class:dim", one_line(f"  ❯ {said}{before}", width))]
+        yield [("class:dim", one_line(f"  {'·' if entry.is_notice else '❯'} {said}{before}", width))]
     if len(held) > _HELD_SHOWN:
         yield [("class:dim", f"  … {len(held) - _HELD_SHOWN} more")]
 

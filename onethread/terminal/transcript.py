@@ -103,8 +103,9 @@ class Transcript:
         self._print_heading()
         unfinished = self._talk.unfinished
         ended = [entry for entry in self._talk.entries if unfinished is None or entry.seq < unfinished.seq]
-        for place, entry in enumerate(ended, 1 - len(ended)):
-            limit = 0 if place > -2 else _HISTORY_ROWS
+        exchanged = [entry for entry in ended if not entry.is_notice][-2:]
+        for entry in ended:
+            limit = 0 if entry in exchanged else _HISTORY_ROWS
             if entry.is_reply:
                 self._print_old_reply(entry, limit)
             else:
@@ -120,6 +121,8 @@ class Transcript:
         facts = f" ({task['status'].replace('_', ' ')}, {task['priority']})" if task else ""
         self._gap = True
         self._line([("class:heading", one_line(f"── {self._talk.title}{facts} ──", self._paper.width))])
+        if elsewhere := wording.also(self._talk.conversation["bindings"]):
+            self.note(plain(elsewhere))
         if task and task["description"]:
             self._block(task["description"], style="class:dim", limit=_HISTORY_ROWS)
         if not self._talk.entries:
@@ -128,6 +131,9 @@ class Transcript:
     def _print_said(self, entry: Entry, *, limit: int = 0, old: bool = False) -> None:
         message = entry.message
         self._of(entry).done = True
+        if entry.is_notice:
+            self.note(plain(entry.text))
+            return
         self._gap = True
         who = one_line(message["author"] or message["role"], 40)
         if message["deleted_at"]:
@@ -171,10 +177,10 @@ class Transcript:
             self._print_call(entry.calls[place])
 
     def _print_call(self, call: JSON) -> None:
-        problem = wording.problem(call)
+        outcome = wording.outcome(call)
         mark, style = ("✕", "class:error") if call["state"] == "failed" else ("✔", "class:ok")
         self._gap = self._gap and not self._after_call
-        line = f"{call['name']} {shown_arguments(call['arguments'])}{f': {problem}' if problem else ''}"
+        line = f"{call['name']} {shown_arguments(call['arguments'])}{f': {outcome}' if outcome else ''}"
         self._line([("", "  "), (style, mark), ("class:dim", f" {one_line(line, self._paper.width - 4)}")])
         self._gap = self._after_call = True
 

@@ -4,7 +4,7 @@ A platform takes part with a fixture that yields a `Tried`; `surface` is asked f
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +17,9 @@ from bots.discord.surface import DiscordSurface
 from bots.slack.access import signed_in, web_client
 from bots.slack.config import SlackConfig
 from bots.slack.surface import SlackSurface
-from bots.surface import Action, Button, Call, ChatSurface, MessageGone, Part, TooLong
+from bots.surface import Action, Button, Call, ChatSurface, MessageGone, Part, PlaceClosed, TooLong
 from core.ids import new_id
-from core.models import Account, AgentStatus, Place
+from core.models import Account, AgentStatus, ChannelKind, Place
 from tests.emulators.discord import DiscordEmulator, discord
 from tests.emulators.slack import SlackEmulator, slack, slack_process
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
@@ -37,6 +37,10 @@ class Tried:
     """With a thread that exists."""
     texts: Callable[[], Awaitable[list[str]]]
     """What people read in the place's thread, in order, its root left out."""
+    reader: str
+    """Somebody who reads there, by their id; nobody has the id 1."""
+    label: str
+    """Of the place's channel, which is open."""
 
 
 @pytest.fixture
@@ -47,7 +51,9 @@ async def fake() -> AsyncIterator[Tried]:
     async def texts() -> list[str]:
         return platform.texts()
 
-    yield Tried(surface=FakeSurface(platform), place=place, texts=texts)
+    platform.readers["C1"].add("U1")
+    platform.missing.add("1")
+    yield Tried(surface=FakeSurface(platform), place=place, texts=texts, reader="U1", label="#general")
     await platform.close()
 
 
@@ -61,7 +67,9 @@ async def emulated_slack(slack: SlackEmulator) -> AsyncIterator[Tried]:
 
     config = SlackConfig(bot_token=slack.bot_token, api_url=slack.url)
     async with web_client(config) as client:
-        yield Tried(surface=SlackSurface(config, client, await signed_in(client)), place=place, texts=texts)
+        surface = SlackSurface(config, client, await signed_in(client))
+        label = f"#{(await alice.client.conversations_info(channel=channel))['channel']['name']}"
+        yield Tried(surface=surface, place=place, texts=texts, reader=alice.id, label=label)
 
 
 def _read(message: dict[str, Any]) -> str:
@@ -82,7 +90,8 @@ async def emulated_discord(discord: DiscordEmulator) -> AsyncIterator[Tried]:
     config = DiscordConfig(token=discord.token, api_url=discord.api_url, gateway_url=discord.gateway_url)
     set_endpoints(config)
     async with Client(config) as client:
-        yield Tried(surface=DiscordSurface(config, client, await discord_access.signed_in(client)), place=place, texts=texts)
+        surface = DiscordSurface(config, client, await discord_access.signed_in(client))
+        yield Tried(surface=surface, place=place, texts=texts, reader=alice.id, label="#general")
 
 
 @pytest.fixture(params=["fake", "emulated_slack", "emulated_discord"])
@@ -169,6 +178,20 @@ async def test_a_thread_that_was_put_away_can_be_written_to(surface: Tried) -> N
     await surface.surface.edit(inside, remote_id, Part(text="Whole"), nonce)
     await surface.surface.arrange(inside, "OT-1 Done", archived=True)
     await surface.surface.post(inside, Part(text="More"), new_id())
+
+
+async def test_a_place_is_looked_up_with_its_name_and_who_reads_there(surface: Tried) -> None:
+    spot = await surface.surface.look_up(surface.place, surface.reader)
+    assert (spot.channel, spot.thread, spot.kind) == (surface.place.channel, surface.place.thread, ChannelKind.OPEN)
+    assert (spot.label, spot.url, spot.reads) == (surface.label, surface.surface.link(surface.place), True)
+    channel = await surface.surface.look_up(replace(surface.place, thread=""), "1")
+    assert (channel.thread, channel.label, channel.reads) == ("", surface.label, False)
+    assert not (await surface.surface.look_up(surface.place)).reads
+
+
+async def test_what_is_not_there_is_a_closed_place(surface: Tried) -> None:
+    with pytest.raises(PlaceClosed):
+        await surface.surface.look_up(Place(account=surface.place.account, channel="1"))
 
 
 async def test_a_status_is_shown_and_taken_back(surface: Tried) -> None:

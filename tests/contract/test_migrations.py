@@ -4,20 +4,24 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.engine import URL
 
+from core import conversations, identity
 from core.errors import StorageUnavailable
 from core.ids import new_id
 from storage.engine import Engine, database_url, engines, is_postgres
-from storage.migrate import upgrade
-from storage.schema import metadata
+from storage.migrate import config, upgrade
+from storage.schema import bindings, metadata
+from storage.unit_of_work import UnitOfWork
 from tests.databases import BOTH
 from tests.postgres import Server
 
@@ -95,6 +99,23 @@ async def test_partial_indexes_are_the_same_as_in_the_schema(blank: Blank) -> No
             found = await one.run_sync(indexes)
             assert found == await other.run_sync(indexes)
         assert "WHERE" in found["uq_turns_one_active"]
+
+
+async def test_places_of_older_databases_are_their_conversations_homes(blank: Blank) -> None:
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    async with _writer(blank) as writer:
+        async with writer.begin() as connection:
+            await connection.run_sync(lambda sync: command.upgrade(config(sync), "0010"))
+            uow = UnitOfWork(connection, now)
+            chat = await conversations.create(uow, identity.principal_of(await identity.local_admin(uow)))
+            old = {"surface": "slack", "account": "T1", "channel": "C1", "thread": "1.0", "opened": True, "mode": "two_way"}
+            old |= {"cursor": 7, "ended": None, "status_shown": False, "created_at": now, "updated_at": now}
+            await connection.execute(insert(bindings).values(id=chat.id, conversation_id=chat.id, **old))
+        await upgrade(writer)
+        async with writer.begin() as connection:
+            [binding] = await UnitOfWork(connection, now).bindings.of_conversation(chat.id)
+    assert (binding.kind, binding.label, binding.followed, binding.bound_by, binding.until) == (None, "", False, None, None)
+    assert binding.takes_in
 
 
 async def test_a_database_that_is_up_to_date_is_left_alone(blank: Blank) -> None:

@@ -27,7 +27,9 @@ from core.models import (
     Account,
     AccountLease,
     Binding,
+    BindingCheck,
     BindingMode,
+    ChannelKind,
     Conversation,
     Delivery,
     DeliveryState,
@@ -240,7 +242,7 @@ async def test_a_person_who_comes_to_two_processes_at_once_becomes_one_user(subj
 async def test_a_place_shows_one_conversation(subject: Subject) -> None:
     first, second = await subject.chat(), await subject.chat()
     binding = await subject.bound(first.id)
-    with pytest.raises(Conflict, match="Another conversation is shown at this place"):
+    with pytest.raises(Conflict, match="This place shows another conversation already"):
         await subject.bound(second.id)
     await subject.bound(second.id, thread="2.0")
     async with subject.storage.read() as uow:
@@ -305,11 +307,62 @@ async def test_nothing_is_delivered_to_what_ended_or_is_off(subject: Subject) ->
     await subject.post(over.id)
     expected = [await subject.bound(shown.id, "1.0"), await subject.bound(watching.id, "2.0", mode=BindingMode.WATCH)]
     await subject.bound(over.id, "3.0", ended="is_archived")
-    await subject.bound(off.id, "4.0", mode=BindingMode.OFF)
+    await subject.bound(off.id, "4.0", mode=BindingMode.OFF, cursor=2, until=2)
     async with subject.storage.read() as uow:
         assert await uow.bindings.of_account(TEAM) == expected
         assert await uow.bindings.of_account(OTHER_TEAM) == []
     assert await subject.behind() == []
+
+
+async def test_a_place_that_was_left_has_the_last_word_still_delivered(subject: Subject) -> None:
+    chat = await subject.chat()
+    await subject.post(chat.id)
+    left = await subject.bound(chat.id, mode=BindingMode.OFF, cursor=1, until=2)
+    await subject.bound(chat.id, "2.0", mode=BindingMode.OFF, cursor=1, until=2, ended="is_archived")
+    async with subject.storage.read() as uow:
+        assert await uow.bindings.of_account(TEAM) == [left]
+    assert await subject.behind() == [left.id]
+
+
+async def test_what_is_known_of_a_place_is_kept_and_goes_when_it_is_removed(subject: Subject) -> None:
+    first, second = await subject.chat(), await subject.chat()
+    posted = await subject.post(first.id)
+    told: dict[str, Any] = {"kind": ChannelKind.OPEN, "label": "#ops", "url": "https://example.com/1", "followed": True}
+    binding = await subject.bound(first.id, check=BindingCheck.PERSON, cursor=2, **told)
+    plain = await subject.bound(second.id, "2.0", kind=None)
+    former = await subject.bound(second.id, "was-3.0", mode=BindingMode.OFF)
+    await subject.deliver(binding, posted.message_id)
+    async with subject.storage.read() as uow:
+        assert await uow.bindings.of_conversations([second.id, first.id]) == [binding, plain]
+        assert await uow.bindings.of_conversations([]) == []
+        assert await uow.bindings.get(former.id) == former
+    assert await subject.behind() == [binding.id]  # it is to be checked
+    await subject.write(lambda uow: uow.bindings.remove(binding.id))
+    async with subject.storage.read() as uow:
+        assert await uow.bindings.at(_place()) is None
+        assert await uow.deliveries.of_binding(binding.id, [str(posted.message_id)]) == []
+
+
+async def test_of_two_who_change_a_place_at_once_both_are_told_and_one_is_last(subject: Subject) -> None:
+    async with subject.storage.write() as uow:
+        task = await tasks.create(uow, subject.admin, "Buy milk")
+
+    async def follow(storage: Storage, mode: BindingMode) -> Binding:
+        async with storage.write() as uow:
+            how: Any = {"mode": mode, "kind": ChannelKind.OPEN, "source": "test"}
+            return await bindings.follow(uow, subject.admin, task.conversation_id, _place(), **how)
+
+    async with asyncio.timeout(30):
+        modes = (BindingMode.TWO_WAY, BindingMode.WATCH)
+        await asyncio.gather(*(follow(storage, mode) for storage in subject.processes for mode in modes))
+    async with subject.storage.read() as uow:
+        found = await uow.bindings.of_conversation(task.conversation_id)
+        told = await uow.messages.since(task.conversation_id, 1)
+    assert len(found) == 1
+    notices = [each.metadata["notice"] for each in told]
+    assert notices == ["followed"] + ["mode"] * (len(told) - 1)
+    last = "read-only" if found[0].mode is BindingMode.WATCH else "on." if len(told) == 1 else "opened"
+    assert last in told[-1].content
 
 
 # --- what needs a writer ---
@@ -390,6 +443,22 @@ async def test_a_card_that_is_missing_or_older_than_its_task_needs_a_writer(subj
     assert await subject.behind() == [binding.id]
 
 
+async def test_where_a_conversation_is_followed_what_was_said_before_may_be_quoted_and_needs_a_writer_when_it_is_changed(
+    subject: Subject,
+) -> None:
+    chat = await subject.chat()
+    posted = await subject.post(chat.id)
+    await subject.write(lambda uow: turns.cancel_all(uow, chat.id))
+    bound = [await subject.bound(chat.id, thread, cursor=2, followed=followed) for thread, followed in (("1.0", True), ("2.0", False))]
+    assert await subject.behind() == []
+    subject.clock.advance(1)
+    await subject.write(lambda uow: messages.edit(uow, subject.admin, posted.message_id, "Hello again", rules=RULES))
+    assert await subject.behind() == [bound[0].id]
+    subject.clock.advance(1)
+    await subject.write(lambda uow: uow.bindings.update(bound[0].id, cursor=2))
+    assert await subject.behind() == []
+
+
 async def test_a_message_whose_turn_went_on_since_needs_a_writer(subject: Subject) -> None:
     chat = await subject.chat()
     first, _ = await subject.post(chat.id), await subject.post(chat.id)
@@ -404,14 +473,16 @@ async def test_a_message_whose_turn_went_on_since_needs_a_writer(subject: Subjec
         assert await uow.deliveries.unsettled(binding.id) == [asked]
 
 
-@pytest.mark.parametrize("change", ["edit", "delete"])
-async def test_a_message_that_is_changed_long_afterwards_needs_a_writer(subject: Subject, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "as_delivered"), [("edit", {}), ("delete", {}), ("edit", {"state": DeliveryState.THEIRS, "shown": "what they wrote"})]
+)
+async def test_a_message_that_is_changed_long_afterwards_needs_a_writer(subject: Subject, change: str, as_delivered: JSON) -> None:
     chat, posted = await subject.chat(), []
     for _ in range(2):
         posted.append(await subject.post(chat.id))
         await subject.write(lambda uow: turns.cancel_all(uow, chat.id))
     binding = await subject.bound(chat.id, cursor=4)
-    old = await subject.deliver(binding, posted[0].message_id)
+    old = await subject.deliver(binding, posted[0].message_id, **as_delivered)
     await subject.say(chat.id, 100)
     await subject.write(lambda uow: uow.bindings.update(binding.id, cursor=104))
     assert await subject.behind() == []
@@ -476,7 +547,7 @@ async def test_a_revived_place_begins_with_what_waits_for_an_answer(subject: Sub
     async with subject.storage.read() as uow:
         revived = [await uow.bindings.get(binding.id) for binding in ended]
     assert [(each.ended, each.cursor) for each in revived if each] == [(None, 2), (None, 2)]
-    assert await subject.behind() == [ended[1].id]
+    assert await subject.behind() == [each.id for each in ended]  # each is told that it goes on
 
 
 # --- deliveries ---
@@ -643,6 +714,21 @@ async def test_a_payload_that_no_database_could_hold_is_stored_all_the_same(subj
 
 
 # --- who may act for an account ---
+
+
+async def test_an_account_is_known_for_as_long_after_it_was_served_as_one_asks(subject: Subject) -> None:
+    await subject.take(new_id(), account=OTHER_TEAM)
+    subject.clock.advance(100)
+    await subject.take(new_id())
+    now = subject.clock.now()
+
+    async def known(seconds: int) -> list[Account]:
+        async with subject.storage.read() as uow:
+            return await uow.account_leases.accounts(now - seconds * SECOND)
+
+    served = Account(surface="slack", id="T1")
+    assert await known(0) == [served]
+    assert await known(100) == sorted([served, OTHER_TEAM], key=lambda each: each.id)
 
 
 async def test_a_lease_is_one_owners_until_it_runs_out(subject: Subject) -> None:

@@ -32,6 +32,7 @@ _SCOPES = {
     "chat_update": {"chat:write"},
     "conversations_history": {"channels:history", "groups:history", "im:history", "mpim:history"},
     "conversations_info": {"channels:read", "groups:read", "im:read", "mpim:read"},
+    "conversations_members": {"channels:read", "groups:read", "im:read", "mpim:read"},
     "conversations_open": {"im:write"},
     "conversations_replies": {"channels:history", "groups:history", "im:history", "mpim:history"},
     "files_info": {"files:read"},
@@ -74,7 +75,7 @@ def test_the_app_offers_the_command_and_the_shortcut() -> None:
     features = access.manifest()["features"]
 
     assert [shortcut["callback_id"] for shortcut in features["shortcuts"]] == [events.MAKE_TASK]
-    assert [(each["command"], each["should_escape"]) for each in features["slash_commands"]] == [("/task", True)]
+    assert [(each["command"], each["should_escape"]) for each in features["slash_commands"]] == [("/task", True), ("/link", False)]
     assert set(re.findall(r"(?:^|\| )(\w+)", features["slash_commands"][0]["usage_hint"])) == set(SUBCOMMANDS)
     assert features["app_home"]["messages_tab_read_only_enabled"] is False
     assert "agent_view" in features

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +87,20 @@ def _logging_as_it_was() -> Iterator[None]:
 class Terminal:
     """One `onethread` in one tmux window."""
 
-    def __init__(self, server: str, name: str, data_dir: Path, *arguments: str, columns: int = 100, lines: int = 40) -> None:
+    def __init__(
+        self,
+        server: str,
+        name: str,
+        data_dir: Path,
+        *arguments: str,
+        columns: int = 100,
+        lines: int = 40,
+        program: Sequence[str] = (ONETHREAD,),
+    ) -> None:
         self._tmux = ["tmux", "-L", server]
         self._target = name
         # tmux 3.3 may never learn how its own child ended, so a shell tells it
-        command = ["sh", "-c", '"$0" "$@"; echo "[ended with $?]"; exec cat', ONETHREAD, *arguments]
+        command = ["sh", "-c", '"$0" "$@"; echo "[ended with $?]"; exec cat', *program, *arguments]
         size = ["-x", str(columns), "-y", str(lines)]
         self._call("-f", "/dev/null", "new-session", "-d", "-s", name, *size, "-c", str(data_dir), *command, env=environment(data_dir))
         self._call("set-option", "-g", "history-limit", "10000")
@@ -181,8 +190,9 @@ class Terminals:
         self._server = f"onethread-{os.getpid()}-{data_dir.name}"
         self._open: list[Terminal] = []
 
-    def open(self, *arguments: str, columns: int = 100, lines: int = 40) -> Terminal:
-        terminal = Terminal(self._server, f"t{len(self._open)}", self.data_dir, *(arguments or ("chat",)), columns=columns, lines=lines)
+    def open(self, *arguments: str, **how: Any) -> Terminal:
+        """`how` as Terminal takes it."""
+        terminal = Terminal(self._server, f"t{len(self._open)}", self.data_dir, *(arguments or ("chat",)), **how)
         self._open.append(terminal)
         return terminal
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.postgres import Server
 from tests.serving import ONETHREAD, environment
 
 COMMANDS = ["chat", "serve", "mcp", "mcp config", "worker", "doctor", "db prune", "db export", "db import"]
-COMMANDS += ["user add", "user link", "user disable", "token create", "project edit"]
+COMMANDS += ["bind", "link", "link list", "link remove", "user add", "user link", "user disable", "token create", "project edit"]
 HEAVY = {"litellm", "sqlalchemy", "pydantic", "slack_sdk", "slack_bolt", "discord", "mcp", "fastapi", "uvicorn", "jwt"}
 
 
@@ -96,6 +96,16 @@ def test_fallback_is_told_in_a_pipe(shell: Shell) -> None:
 
     assert talk.code == 0
     assert talk.err == "demo/offline answered instead of openai/gpt-4o, which has no key.\n"
+
+
+def test_an_approval_is_waited_for_as_long_as_is_set(shell: Shell) -> None:
+    shell.run("chat", "--json", stdin="create a task to buy milk\ndelete OT-1\n", ONETHREAD_APPROVAL_HOURS="0.5")
+
+    with sqlite3.connect(shell.data_dir / "onethread.db") as connection:
+        times = connection.execute("SELECT created_at, expires_at FROM approvals").fetchall()
+    connection.close()
+
+    assert [datetime.fromisoformat(end) - datetime.fromisoformat(begin) for begin, end in times] == [timedelta(minutes=30)]
 
 
 def test_wrong_setting_is_named(prompt: Prompt) -> None:

@@ -1,4 +1,4 @@
-"""Other people's MCP clients, and one that shares nothing with any SDK, before `onethread mcp` and `onethread serve` as they are installed.
+"""Other people's MCP clients, and one that shares nothing with any SDK, before `onethread mcp` and `onethread serve`.
 
 On pipes nothing else runs: the server starts its own worker for what is to be answered. Most tests share that worker, as they share the
 site, and find their tasks by their own titles.
@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import forking
 from tests.mcp_client import JSON, LEGACY, MODERN, TASKS, HttpWire, McpClient, PipeWire, RpcError, Wire, started
 from tests.serving import ONETHREAD, Serving, environment, serving
 
@@ -94,7 +95,7 @@ class Place:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """`onethread serve`, the same for all tests."""
-    with serving(tmp_path_factory.mktemp("serve")) as found:
+    with serving(tmp_path_factory.mktemp("serve"), forking.program()) as found:
         yield found
 
 
@@ -152,7 +153,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where clients know the one or the other."""
     place = Place(home=tmp_path)
     if request.param == "pipes":
-        place.tell(_on_pipes(request.getfixturevalue("shared_dir"), ONETHREAD, "mcp"))
+        place.tell(_on_pipes(request.getfixturevalue("shared_dir"), *forking.program(), "mcp"))
     else:
         site: Serving = request.getfixturevalue("site")
         place.tell({"type": "http", "url": f"{site.url}/mcp", "headers": {"Authorization": f"Bearer {site.token}"}})
@@ -197,6 +198,7 @@ async def test_the_inspector_finds_no_fault_and_gets_what_it_asks_for(place: Pla
 
 @pytest.mark.requires("inspector")
 async def test_the_inspector_gets_its_reply_by_the_tasks_extension(tmp_path: Path, data_dir: Path) -> None:
+    """Of what is installed, where the others start what is forked."""
     place, heard = Place(home=tmp_path), tmp_path / "heard.jsonl"
     place.tell(_on_pipes(data_dir, "sh", "-c", f"tee {shlex.quote(str(heard))} | {shlex.quote(ONETHREAD)} mcp"))
     reply = await place.inspect_tool("modern", "send_message", text="count to 3")
@@ -239,7 +241,7 @@ async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
 
 
 def _mcp(data_dir: Path) -> AbstractAsyncContextManager[PipeWire]:
-    return started([ONETHREAD, "mcp"], environment(data_dir, ONETHREAD_MODEL="demo/offline"), str(data_dir.parent))
+    return started([*forking.program(), "mcp"], environment(data_dir, ONETHREAD_MODEL="demo/offline"), str(data_dir.parent))
 
 
 @pytest.mark.parametrize("era", [LEGACY, MODERN])
@@ -307,7 +309,7 @@ async def test_a_task_asks_for_a_decision_and_goes_on(wire: Wire, title: str) ->
     left = await client.call("list_tasks", query=title)
     assert task["resultType"] == "task"
     assert ref in request["params"]["message"]
-    assert done["result"]["structuredContent"]["tool_calls"] == [{"name": "delete_task", "state": "done"}]
+    assert done["result"]["structuredContent"]["tool_calls"] == [{"name": "delete_task", "state": "done", "decided": "approved by admin"}]
     assert left["structuredContent"]["tasks"] == []
 
 

@@ -1,6 +1,7 @@
 """Setting Slack up: what the settings refuse with which sentence, and what `onethread doctor` finds, without ever showing a token."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,17 @@ def _served(workspace: Workspace) -> Iterator[str]:
 def api(workspace: Workspace) -> Iterator[str]:
     with _served(workspace) as address:
         yield address
+
+
+def test_doctor_names_accounts_of_other_workspaces_in_the_map_of_people(prompt: Prompt, api: str) -> None:
+    people = '{"admin": ["slack:T0123ABCD:U0456EFGH", "slack:T0999ZZZZ:U0456EFGH"]}'
+
+    seen = prompt.run("doctor", SLACK_BOT_TOKEN=BOT, SLACK_APP_TOKEN=APP, ONETHREAD_SLACK_API_URL=api, ONETHREAD_PEOPLE=people)
+
+    assert re.findall("people: .*", seen.out) == [
+        "people: all are known whose accounts are named: admin",
+        "people: slack:T0999ZZZZ:U0456EFGH is not of T0123ABCD, which is served here",
+    ]
 
 
 def test_without_a_token_doctor_says_where_to_begin(prompt: Prompt) -> None:

@@ -1,5 +1,6 @@
 """`onethread chat` as a person at a terminal meets it, answered by the offline demo. The tests share one running terminal, in order."""
 
+import asyncio
 import os
 import re
 import signal
@@ -7,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from core import bindings, identity, tasks
+from core.models import Account, BindingMode, ChannelKind, Place
+from onethread.bootstrap import running
+from onethread.settings import Settings
 from tests.e2e.conftest import Terminal, Terminals
 
 pytestmark = pytest.mark.requires("tmux")
@@ -114,6 +119,35 @@ def test_conversation_is_put_away_and_the_next_message_brings_it_back(chat: Term
 
     chat.enter("/chats archived")
     chat.wait_for("No archived conversations\\.")
+
+
+def test_where_else_a_conversation_is_followed_is_told_at_once_and_when_asked(chat: Terminal, terminals: Terminals) -> None:
+    chat.enter("/where")
+    chat.wait_for("Nothing is begun yet")
+    chat.enter("/new Plant a tree")
+    ref = re.search(r"── (OT-\d+) Plant a tree", chat.wait_for("── OT-\\d+ Plant a tree"))
+    assert ref
+    chat.enter("/where")
+    chat.wait_for("Followed nowhere else\\.")
+
+    asyncio.run(_follow(terminals.data_dir, ref[1]))
+
+    chat.wait_for("admin follows this in a direct message on Slack from now on, read-only\\.")
+    chat.clear()
+    chat.enter(f"/open {ref[1]}")
+    chat.wait_for("also read-only in a direct message on Slack")
+    chat.enter("/where")
+    chat.wait_for("1 a direct message on Slack\n +read-only · by admin")
+
+
+async def _follow(data_dir: Path, ref: str) -> None:
+    """What another process does."""
+    place = Place(account=Account(surface="slack", id="T1"), channel="D1")
+    async with running(Settings(data_dir=data_dir)) as app, app.storage.write() as uow:
+        admin = identity.principal_of(await identity.local_admin(uow))
+        task = await tasks.get(uow, admin, ref)
+        mode, kind = BindingMode.WATCH, ChannelKind.DIRECT
+        await bindings.follow(uow, admin, task.conversation_id, place, mode=mode, kind=kind, source="slack")
 
 
 def test_retry_answers_a_stopped_message_again(chat: Terminal) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from core import bindings
 from core.errors import StorageUnavailable
-from core.models import Account, Binding, Conversation, InboundEvent, Message, Place, Task
+from core.models import Account, Binding, Conversation, InboundEvent, Message, Place, Role, Task
 from core.ports import Storage, TaskFilter, UnitOfWork
 from tests.integration.conftest import World
 
@@ -72,7 +72,7 @@ class Stored:
 
     async def said(self, channel: str, thread: str = "") -> list[str]:
         """What people said there, as `alice: hello`."""
-        messages = [each for each in await self.messages(channel, thread) if each.author_id and not each.deleted_at]
+        messages = [each for each in await self.messages(channel, thread) if each.role is Role.USER and not each.deleted_at]
         names = await self.world.read(lambda uow: uow.users.names([each.author_id for each in messages if each.author_id]))
         return [f"{names[each.author_id]}: {each.content}" for each in messages if each.author_id]
 

@@ -9,12 +9,25 @@ from uuid import UUID
 
 import pytest
 
-from core import conversations, messages, tasks, turns
+from core import bindings, conversations, messages, tasks, turns
 from core.access import Principal
 from core.attachments import Upload
 from core.errors import Conflict, InvalidInput, ModelRefused, NotAuthenticated, NotFound, RateLimited
 from core.ids import new_id
-from core.models import JSON, AgentStatus, InboxKey, MessageStatus, Posted, ToolCall, ToolCallState, TurnStatus
+from core.models import (
+    JSON,
+    Account,
+    AgentStatus,
+    BindingMode,
+    ChannelKind,
+    InboxKey,
+    MessageStatus,
+    Place,
+    Posted,
+    ToolCall,
+    ToolCallState,
+    TurnStatus,
+)
 from core.ports import UnitOfWork
 from core.text import utf16_len
 from core.tools import chat
@@ -329,6 +342,15 @@ async def test_a_decision_lets_the_turn_go_on(waiting: tuple[Client, JSON], deci
         await client.call("decide", approval_id=approval_id, decision="approve")
 
 
+async def test_it_is_told_who_decided(waiting: tuple[Client, JSON]) -> None:
+    client, reply = waiting
+    await client.call("decide", approval_id=reply["approvals"][0]["approval_id"], decision="deny")
+    told = {"name": "delete_task", "state": "failed", "decided": "denied by admin"}
+    assert (await client.ended(reply))["tool_calls"] == [told]
+    listed = await client.call("list_messages", conversation_id=reply["conversation_id"])
+    assert listed["messages"][1]["tool_calls"] == [told]
+
+
 async def test_what_is_too_long_in_an_approval_is_shortened(waiting: tuple[Client, JSON]) -> None:
     client, reply = waiting
     posted = _posted(reply)
@@ -364,6 +386,29 @@ async def test_messages_are_listed_with_what_belongs_to_them(world: World, clien
     assert (edited["content"], edited["edited"]) == ("Thank you", True)
     assert (deleted["content"], deleted["deleted"]) == ("", True)
     assert "clipped" not in asked
+
+
+async def test_it_is_told_where_a_task_is_followed_and_by_whom(world: World, client: Client) -> None:
+    task = await world.task("Buy milk")
+
+    async def follow(uow: UnitOfWork) -> None:
+        for surface, kind, mode in (("slack", ChannelKind.OPEN, BindingMode.TWO_WAY), ("discord", ChannelKind.PRIVATE, BindingMode.WATCH)):
+            place = Place(account=Account(surface=surface, id="1"), channel="C1", thread="1.0")
+            bound = await bindings.follow(uow, world.admin, task.conversation_id, place, mode=mode, kind=kind, source="slack")
+            await bindings.checked(uow, bound, channel="C1", thread="1.0", opened=True, kind=kind, label="#ops", url="https://s/1")
+
+    await world.write(follow)
+    places = "in #ops on Slack, read-only in a private channel on Discord"
+    assert (await client.call("get_task", ref="OT-1"))["followed"] == places
+    (agent,) = (await client.call("agent_status", ref="OT-1"))["agents"]
+    assert agent["followed"] == places
+    first, second = (await client.call("list_messages", ref="OT-1"))["messages"]
+    assert ("author" in first, first["role"], first["content"]) == (
+        False,
+        "system",
+        "admin follows this in a channel on Slack from now on.",
+    )
+    assert second["content"] == "admin follows this in a private channel on Discord from now on, read-only."
 
 
 async def test_the_agent_is_shown_where_it_is_not_idle(world: World, client: Client) -> None:

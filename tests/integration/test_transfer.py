@@ -2,10 +2,11 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
-from core import identity
+from core import bindings, identity
 from core.attachments import Upload
-from core.models import AgentStatus, MessageStatus, TurnStatus
+from core.models import Account, AgentStatus, BindingMode, ChannelKind, MessageStatus, Place, TurnStatus
 from tests.fakes import Gate, ScriptedModel
 from tests.integration.conftest import Start, World, onethread
 
@@ -27,14 +28,18 @@ async def test_an_imported_database_goes_on_where_the_exported_one_was(start: St
         async with world.working():
             upload = Upload(name="list.txt", data=b"oat milk")
             await world.ended(await world.post(task.conversation_id, "Which kind?", uploads=[upload]))
+        place = Place(account=Account(surface="slack", id="T1"), channel="C1", thread="1.0")
+        how: Any = {"mode": BindingMode.WATCH, "kind": ChannelKind.OPEN, "source": "test"}
+        followed = await world.write(lambda uow: bindings.follow(uow, world.admin, task.conversation_id, place, **how))
 
         await _moved(world, other)
 
         assert (await other.task("Buy bread")).ref == "OT-2"
         assert (await other.read(lambda uow: identity.authenticate(uow, secret))).user_id == world.admin.user_id
+        assert await other.read(lambda uow: bindings.at(uow, place)) == followed
         async with other.working():
             reply = await other.ask(task.conversation_id, "And how much?")
-        assert (reply.seq, reply.content) == (4, "OK.")
+        assert (reply.seq, reply.content) == (5, "OK.")
         assert "oat milk" in str(other.model.requests)
 
 

@@ -24,7 +24,7 @@ _WITHOUT = [
     *("OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled", "PreconnectToSearch"),
 ]
 """Features of Chromium."""
-_ARGUMENTS = [
+ARGUMENTS = [
     f"--disable-features={','.join(_WITHOUT)}",
     "--disable-gpu",
     "--disable-gpu-rasterization",
@@ -64,7 +64,7 @@ running_loop = RunningLoop()
 def launched(program: str | None) -> Iterator[Browser]:
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *root])
+        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, *root])
         yield browser
         browser.close()
 

@@ -35,6 +35,7 @@ MESSAGE: JSON = {
     "role": "user",
     "turn_id": None,
     "status": "completed",
+    "metadata": {},
     "content": "Hello",
     "tool_calls": [],
     "attachments": [],
@@ -75,7 +76,7 @@ def test_a_quoted_line_and_a_name_are_one_line(text: str, characters: int) -> No
 @given(marked)
 def test_no_line_of_people_stands_outside_a_quote_of_a_task(text: str) -> None:
     shown = {**TASK, "title": text, "description": text, "labels": [text, text], "agent_status": "error", "agent_status_message": text}
-    assert loose(markdown.task_page(shown, creator="admin", messages=None)) == []
+    assert loose(markdown.task_page(shown, creator="admin", messages=None, followed=text)) == []
     assert loose(markdown.task_lines(shown, "medium")) == []
     assert len(lines(markdown.task_lines(shown, "medium"))) == 2
 
@@ -92,7 +93,7 @@ def test_a_name_adds_no_line_to_ours(text: str) -> None:
     named, plain = {**TASK, "assignee": text}, {**TASK, "assignee": "ana"}
     about = (markdown.assignee(named) or "", markdown.due(named, NOW))
     assert len(lines(markdown.task_lines(named, *about))) == 2
-    pages = [markdown.task_page(shown, creator=creator, messages=None) for shown, creator in ((named, text), (plain, "admin"))]
+    pages = [markdown.task_page(shown, creator=creator, messages=None, followed="") for shown, creator in ((named, text), (plain, "admin"))]
     assert len(lines(pages[0])) == len(lines(pages[1]))
     heads = [markdown.message({**MESSAGE, "author": author}, 1_000) for author in (text, "ana")]
     assert len(lines(heads[0])) == len(lines(heads[1]))

@@ -1,5 +1,6 @@
 """What is shown of messages and tasks, state by state."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -103,8 +104,8 @@ def test_only_the_newest_of_many_tool_calls_are_shown() -> None:
 
 
 def test_a_denied_tool_call_says_so() -> None:
-    notes = _shown(_reply("completed", tool_calls=[_call("failed", approval="denied", approval_id="A")])).notes
-    assert notes == ("✕ create_task `title=Milk`: denied",)
+    denied = _call("failed", approval="denied", approval_id="A", decided_by="mia_*")
+    assert _shown(_reply("completed", tool_calls=[denied])).notes == (r"✕ create_task `title=Milk` · denied by mia\_\*",)
 
 
 def test_a_tool_call_that_awaits_approval_is_asked_for() -> None:
@@ -135,7 +136,8 @@ def test_a_question_has_a_button_for_each_option_until_it_is_answered() -> None:
         (Action.ANSWER, "Red", f"{REPLY} 0"),
         (Action.ANSWER, "Blue", f"{REPLY} 1"),
     ]
-    assert _shown(question, answered=True).buttons == ()
+    answered = _shown(question, answer=view.Answer(by="mia*", text="Blue"))
+    assert (answered.buttons, answered.notes) == ((), (r"✔ Answered by mia\*: Blue",))
 
 
 def test_a_failed_reply_keeps_its_text_and_can_be_retried() -> None:
@@ -182,11 +184,27 @@ def test_nothing_notifies_a_crowd() -> None:
         _shown(_said(content="<!channel> @everyone", author="@everyone")),
         _shown(_reply("completed", content="@here <!here>")),
         _shown(_reply("failed", metadata={"error": {"message": "@everyone"}})),
-        view.card(_task(title="@everyone <!here>"), "https://one.example"),
+        view.card(_task(title="@everyone <!here>"), "https://one.example", "also in #@everyone on Slack"),
+        _shown({**_said(content="@here follows this in #<!channel> on Slack."), "role": "system"}),
+        view.changed(_said(content="<!here>", author="@everyone")),
+        _intro("@everyone <!channel>"),
     ]
     for shown in everything:
         said = " ".join((shown.text, shown.speaker, *shown.notes))
         assert not any(crowd in said for crowd in ("<!channel>", "<!here>", "@everyone", "@here"))
+
+
+def _intro(name: str) -> view.View:
+    """Where everybody and everything has this name."""
+    before = view.Before(count=3, since=datetime(2026, 11, 22, tzinfo=UTC), people=[name], first=name, last=name)
+    standing = view.Standing(read_only=False, read_by_others=True, is_left=False, also=f"also in #{name} on Slack")
+    return view.intro(None, name, "https://one.example", before, standing)
+
+
+def test_what_people_wrote_is_no_markup_where_a_place_is_told_what_it_follows() -> None:
+    shown = _intro("**x**](https://evil.example)\n# [y](z)")
+    assert shown.text == r"Follows **[\*\*x\*\*\](https://evil.example) # \[y\](z)](https://one.example)**"
+    assert not any("\n" in note or "**x**" in note or "[y](" in note for note in shown.notes)
 
 
 def _task(**fields: Any) -> JSON:

@@ -65,3 +65,35 @@ def test_an_argument_is_shown_as_a_person_would_write_it(argument: object, said:
 )
 def test_a_tool_call_that_failed_says_why(call: JSON, said: str) -> None:
     assert wording.problem(call) == said
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"state": "done"}, ""),
+        ({"state": "awaiting_approval", "approval": "open"}, ""),
+        ({"state": "running", "approval": "approved", "decided_by": "mia"}, "approved by mia"),
+        ({"state": "failed", "approval": "denied", "decided_by": "mia"}, "denied by mia"),
+        ({"state": "failed", "approval": "expired"}, "nobody allowed it"),
+        (
+            {"state": "failed", "approval": "approved", "decided_by": "mia", "result": json.dumps({"error": "There is no task OT-9."})},
+            "approved by mia: There is no task OT-9.",
+        ),
+    ],
+)
+def test_a_tool_call_says_who_decided_on_it(call: JSON, said: str) -> None:
+    assert wording.outcome(call) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"state": "live", "mode": "two_way"}, "two-way"),
+        ({"state": "live", "mode": "watch"}, "read-only"),
+        ({"state": "pending", "mode": "watch", "surface": "slack"}, "as soon as Slack was asked"),
+        ({"state": "off", "mode": "off"}, "off"),
+        ({"state": "ended", "mode": "two_way", "reason": "is_archived"}, "The channel is archived."),
+    ],
+)
+def test_a_place_says_how_a_conversation_is_shown_there(fields: JSON, said: str) -> None:
+    assert wording.standing(fields) == said

@@ -4,12 +4,15 @@ from fastapi import APIRouter
 
 from web import page, socket
 from web.routes import (
+    accounts,
     admin,
     attachments,
     auth,
+    bindings,
     chat,
     conversations,
     health,
+    link,
     me,
     messages,
     models,
@@ -25,12 +28,15 @@ from web.routes import (
 ROUTERS: tuple[APIRouter, ...] = (
     page.router,
     sign_in.router,
+    link.router,
     auth.router,
     me.router,
     tokens.router,
+    accounts.router,
     chat.router,
     turns.router,
     conversations.router,
+    bindings.router,
     messages.router,
     search.router,
     attachments.router,

@@ -38,7 +38,8 @@ async def list_conversations(
 async def get_conversation(request: Request, caller: Caller, conversation_id: UUID) -> JSON:
     """A conversation with its last 50 messages, ascending."""
     async with services_of(request).storage.read() as uow:
-        about = await _conversation_json(uow, caller, await conversations.get(uow, caller, conversation_id))
+        conversation = await conversations.get(uow, caller, conversation_id)
+        about = await frames.shown_conversation_json(uow, conversation, caller.user_id)
         return {**about, **await _messages_json(uow, caller, conversation_id, limit=SHOWN_MESSAGES)}
 
 

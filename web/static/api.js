@@ -10,13 +10,15 @@ export const signedOut = signal(false);
 export class ApiError extends Error {
   /**
    * @param {string} detail a sentence for people
-   * @param {{status?: number, code?: string, retryAfter?: number}} about `status` 0: the server was not reached. `retryAfter` in seconds.
+   * @param {{status?: number, code?: string, retryAfter?: number, asks?: boolean}} about `status` 0: the server was not reached. `retryAfter` in
+   *   seconds. `asks`: the same with `confirmed: true` does it.
    */
-  constructor(detail, { status = 0, code = "NETWORK", retryAfter = 0 } = {}) {
+  constructor(detail, { status = 0, code = "NETWORK", retryAfter = 0, asks = false } = {}) {
     super(detail);
     this.status = status;
     this.code = code;
     this.retryAfter = retryAfter;
+    this.asks = asks;
   }
 
   /** Whether the same request may succeed later, unchanged. */
@@ -92,5 +94,5 @@ async function failure(response) {
   if (response.status === 401 && code === "UNAUTHORIZED") await signedIn();
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
   const detail = problem.detail ?? (response.status === 401 ? SIGN_IN : `The server answered ${response.status}. Try again in a moment.`);
-  return new ApiError(detail, { status: response.status, code, retryAfter });
+  return new ApiError(detail, { status: response.status, code, retryAfter, asks: problem.confirm });
 }

@@ -25,6 +25,7 @@ from bots.discord.inbound.ingest import Heard, Ingest
 from bots.discord.inbound.spots import Spots
 from bots.discord.inbound.unread import MayRead, Reading, Unread
 from bots.discord.listening import Listening
+from bots.places import hears
 from bots.surface import PlaceClosed, SurfaceError
 from core.logs import place_of
 from core.models import JSON
@@ -286,11 +287,12 @@ class CatchUp:
         await self._say_at_home(spot, f"left-out:{after}", _left_out(self._rules.messages, self._rules.hours))
 
     async def _say_at_home(self, spot: Spot, what: str, sentence: str) -> None:
-        """Where a conversation is shown."""
+        """Where what is said comes into a conversation."""
 
         async def is_home() -> bool:
             async with self._listening.services.storage.read() as uow:
-                return await uow.bindings.at(self._listening.place(spot.channel, spot.thread)) is not None
+                binding = await uow.bindings.at(self._listening.place(spot.channel, spot.thread))
+                return binding is not None and hears(binding)
 
         if await self._calls.stored(is_home):
             self._listening.say_once(spot, what, sentence)

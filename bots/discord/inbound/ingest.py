@@ -22,6 +22,8 @@ from bots.discord.inbound.cursors import Cursors
 from bots.discord.inbound.holding import Holding, Told
 from bots.discord.inbound.spots import Spots
 from bots.discord.listening import Listening
+from bots.message_commands import typed
+from bots.places import hears
 from bots.reminders import Reminders
 from bots.surface import Edited, Event, Removed, Said
 from core.errors import StorageUnavailable
@@ -202,12 +204,15 @@ class Ingest:
 
     async def _is_for_us(self, uow: UnitOfWork, said: Said, spot: Spot) -> bool:
         """Whether it is written to the bot, or stands where a conversation is shown: as `Taking` will see it, or more."""
-        if said.to_bot or not spot.guild or (not said.thread and self._listening.is_chat(said.channel)):
+        if said.to_bot or not spot.guild or (not said.thread and self._listening.is_chat(said.channel)) or typed(said.text, is_to_us=False):
             return True
         place = self._listening.place(said.channel, said.thread)
         roots = list(filter(None, (said.thread, said.answers)))
         recent = self._listening.recent
-        if recent.is_awaited(said.channel, said.thread) or any(map(recent.lane_of, roots)) or await uow.bindings.at(place):
+        if recent.is_awaited(said.channel, said.thread) or any(map(recent.lane_of, roots)):
+            return True
+        shown = await uow.bindings.at(place)
+        if shown and (hears(shown) or typed(said.text, is_to_us=True)):
             return True
         return any([await uow.deliveries.at(place, root) for root in roots])
 

@@ -151,7 +151,7 @@ class Unread:
 
     async def _find_homes(self) -> Homes:
         async with self._listening.services.storage.read() as uow:
-            bindings = await uow.bindings.of_account(self._listening.surface.account)
+            bindings = await uow.bindings.heard(self._listening.surface.account)
             since = uow.now - timedelta(hours=self._listening.config.catch_up.hours)
         bindings.sort(key=lambda each: each.updated_at, reverse=True)
         shown = [each for each in bindings if each.opened or not each.thread]

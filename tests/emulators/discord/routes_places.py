@@ -40,6 +40,7 @@ def routes() -> list[Route]:
         Route("GET", f"{channel}/users/@me/threads/archived/private", "threads.archived", archived_joined),
         Route("PUT", f"{channel}/thread-members/@me", "thread.join", join),
         Route("DELETE", f"{channel}/thread-members/@me", "thread.leave", leave),
+        Route("GET", f"{channel}/thread-members/{{user}}", "thread.member", thread_member),
     ]
 
 
@@ -179,6 +180,13 @@ def join(ask: Ask) -> None:
 
 def leave(ask: Ask) -> None:
     talk.leave_thread(ask.world, _thread(ask), ask.world.bot)
+
+
+def thread_member(ask: Ask) -> JSON:
+    channel = _thread(ask)
+    if ask["user"] not in channel.members:
+        raise refusal(10007)
+    return shapes.thread_member(channel, ask["user"])
 
 
 def _guild(ask: Ask) -> Guild:

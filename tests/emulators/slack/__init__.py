@@ -47,9 +47,11 @@ WAIT_SECONDS = 20.0
 SUBSCRIBED = ("message", "app_mention", "reaction_added")
 RETRY_SECONDS = (0.0, 1.0, 2.0)  # Slack's are at once, 1 min, 5 min
 _FOLDER = Path(__file__).parent
+_MANIFEST = _FOLDER.parents[2] / "bots" / "slack" / "manifest.json"
 _SEED: JSON = json.loads((_FOLDER / "seed.json").read_text(encoding="utf-8"))
 _APP: JSON = _SEED["oauth_apps"][0]
 _TOKENS: dict[str, str] = {entry.get("user", "bot"): entry["token"] for entry in _SEED["tokens"]}
+_COMMANDS = {each["command"] for each in json.loads(_MANIFEST.read_text(encoding="utf-8"))["features"]["slash_commands"]}
 _LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
 
 Disturbance = Literal["repeat", "repeat_with_new_id", "hold", "delay", "lose"]
@@ -324,7 +326,8 @@ class Person:
         return await self.slack.until(lambda: self.replies(channel, thread), condition, seconds=seconds)
 
     async def slash(self, command: str, text: str, channel: str) -> Answer:
-        """Types `command` (with its slash) into the channel."""
+        """Types `command` (with its slash) into the channel; into a thread Slack's clients let nobody. It must be one of the app's."""
+        assert command in _COMMANDS, f"{command} is no command here: Slack tells the person so, and not the app"
         form = {
             **self._sender_of_form(),
             "command": command,

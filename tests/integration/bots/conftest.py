@@ -12,15 +12,17 @@ from uuid import UUID
 
 import pytest
 
+from bots import origins
 from bots.account import HoldRules, hold
 from bots.delivery.outlet import DeliveryRules
 from bots.lease import Held
 from bots.policy import Policy
 from bots.services import Services
 from core import bindings, messages
+from core.access import Principal
 from core.errors import StorageUnavailable
 from core.ids import new_id
-from core.models import AccountLease, Binding, Conversation, Delivery, DeliveryState, Place
+from core.models import AccountLease, Binding, BindingCheck, BindingMode, ChannelKind, Conversation, Place
 from core.ports import Storage, UnitOfWork
 from core.worker import WorkerRules
 from storage import sqlite_notifier
@@ -49,6 +51,7 @@ QUICK = HoldRules(
 )
 EVERYWHERE = Policy()
 PLACE = Place(account=ACCOUNT, channel="C1", thread="1.0")
+THERE = Place(account=ACCOUNT, channel="C2", thread="2.0")
 
 
 class Database:
@@ -170,26 +173,29 @@ class Stage:
         where = conversation if isinstance(conversation, UUID) else conversation.id
         return await self.world.write(lambda uow: bindings.bind(uow, self.world.admin, where, place, **fields))
 
+    async def followed(
+        self,
+        conversation: Conversation | UUID,
+        place: Place = THERE,
+        *,
+        who: Principal | None = None,
+        mode: BindingMode = BindingMode.TWO_WAY,
+        kind: ChannelKind | None = ChannelKind.OPEN,
+        check: BindingCheck = BindingCheck.NONE,
+    ) -> Binding:
+        """Somebody, the admin, has it shown there, too."""
+        where, who = conversation if isinstance(conversation, UUID) else conversation.id, who or self.world.admin
+        async with self.world.app.storage.write() as uow:
+            return await bindings.follow(uow, who, where, place, mode=mode, kind=kind, check=check, confirmed=True, source="test")
+
     async def take_in(self, binding: Binding, text: str, remote_id: str, thread: str = "") -> None:
         """Somebody said it there, as the intake notes it."""
         rules = replace(self.world.app.rules, messages_per_minute=1_000)
         async with self.world.app.storage.write() as uow:
             posted = await messages.post(uow, self.world.admin, binding.conversation_id, text, rules=rules, source="fake")
-            theirs = Delivery(
-                binding_id=binding.id,
-                item=str(posted.message_id),
-                part=0,
-                message_id=posted.message_id,
-                revision=0,
-                remote_id=remote_id,
-                thread=thread,
-                nonce=new_id(),
-                state=DeliveryState.THEIRS,
-                end=None,
-                shown="",
-                sent_at=uow.now,
-            )
-            await uow.deliveries.put(theirs)
+            message = await uow.messages.get(posted.message_id)
+            assert message
+            await uow.deliveries.put(origins.theirs(binding, message, uow.now, remote_id=remote_id, thread=thread))
 
     async def binding(self, binding: Binding) -> Binding:
         found = await self.world.read(lambda uow: uow.bindings.get(binding.id))

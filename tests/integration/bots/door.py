@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from bots.commands import Command, Commands
 from bots.intake import Intake, IntakeRules
@@ -17,7 +18,20 @@ from core import bindings, identity
 from core.access import Principal
 from core.attachments import Upload
 from core.ids import new_id
-from core.models import JSON, AccountLease, ChannelKind, Conversation, Identity, InboundEvent, Message, Place
+from core.models import (
+    CARD,
+    JSON,
+    AccountLease,
+    ChannelKind,
+    Conversation,
+    Delivery,
+    DeliveryState,
+    Identity,
+    InboundEvent,
+    Message,
+    Place,
+    Role,
+)
 from core.ports import UnitOfWork
 from tests.fake_surface import ACCOUNT, FakeSurface, Platform
 from tests.integration.bots.conftest import Stage
@@ -105,7 +119,7 @@ class Door:
         return Intake(services, self.surface, Taking(services, self.surface, self.people(), self.policy), RULES)
 
     def commands(self) -> Commands:
-        return Commands(self.stage.services(), self.surface, self.people())
+        return Commands(self.stage.services(), self.surface, self.people(), self.policy)
 
     async def types(self, command: str, place: Place, **fields: Any) -> str:
         return await self.commands().run(Command(text=command, person=ALICE, place=place, event_id=str(new_id()), **fields))
@@ -170,7 +184,8 @@ class Door:
         return identity.principal_of(user)
 
     async def texts(self, thread: str, channel: str = "C1") -> list[str]:
-        return [each.content for each in await self.messages(thread, channel) if each.author_id]
+        """What people said, without what the conversation tells of its places."""
+        return [each.content for each in await self.messages(thread, channel) if each.role is Role.USER]
 
     async def says(self, thread: str, *texts: str, channel: str = "C1") -> None:
         async def there() -> bool:
@@ -235,4 +250,18 @@ def file(name: str) -> RemoteFile:
     return RemoteFile(name=name, media_type="text/plain", size=3, source={})
 
 
-# --- in order, and once ----------------------------------------------------------------------------------------------
+def card(uow: UnitOfWork, binding_id: UUID) -> Delivery:
+    """A task's, as the message `1` at the channel's top."""
+    return Delivery(
+        binding_id=binding_id,
+        item=CARD,
+        part=0,
+        message_id=None,
+        revision=1,
+        remote_id="1",
+        nonce=new_id(),
+        state=DeliveryState.FINAL,
+        end=None,
+        shown="",
+        sent_at=uow.now,
+    )

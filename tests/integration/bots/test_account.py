@@ -164,7 +164,7 @@ async def test_no_post_begins_that_could_outlast_the_lease_as_noting_it_took_lon
         assert sent == []
         held.extend(Held(held.lease, asyncio.get_running_loop().time() + 60))
         await stage.platform.until(lambda: stage.platform.texts() == ["Hello"])
-    assert sent == ["post is sent", "post is done"]
+    assert sent[:2] == ["post is sent", "post is done"]
 
 
 @asynccontextmanager

@@ -224,7 +224,7 @@ async def test_an_approval_is_asked_for_with_buttons_and_the_answer_goes_on_in_t
         await stage.world.decide(await stage.world.approval(posted), Decision.APPROVE)
         await stage.settled(binding)
     assert len(stage.platform.shown()) == 2
-    assert stage.platform.newest().notes[0] == f"✔ delete_task `ref={task.ref}`"
+    assert stage.platform.newest().notes[0] == f"✔ delete_task `ref={task.ref}` · approved by admin"
     assert stage.platform.newest().buttons == ()
     assert stage.platform.statuses[PLACE][-1][0] is AgentStatus.IDLE
 
@@ -463,7 +463,8 @@ async def test_an_ended_place_gets_nothing_until_it_is_taken_up_again(stage: Sta
         await stage.world.write(lambda uow: bindings.revive(uow, ended))
         await stage.world.note(chat.id, "Three")
         await stage.platform.until(lambda: stage.platform.newest().text == "Three")
-    assert stage.platform.texts() == ["One", "Three"]
+    one, back, three = stage.platform.shown()
+    assert (one.text, back.part.notes[0][:25], three.text) == ("One", "→ This goes on here again", "Three")
 
 
 async def test_an_edit_that_becomes_due_between_two_looks_is_made_all_the_same(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -29,13 +28,12 @@ from bots.surface import (
 from core import bindings, identity, tasks
 from core.access import Principal
 from core.errors import InvalidInput, LeaseLost
-from core.ids import new_id
-from core.models import CARD, ChannelKind, Delivery, DeliveryState, InboundEvent, MessageStatus, Place, Visibility
+from core.models import ChannelKind, InboundEvent, MessageStatus, Place, Visibility
 from core.ports import TaskFilter, UnitOfWork
 from tests.databases import on_both
 from tests.fake_surface import ACCOUNT
 from tests.integration.bots.conftest import Stage
-from tests.integration.bots.door import ALICE, BEGIN, BOB, Door, ShiftedClock, edit, file, mention, reply, said
+from tests.integration.bots.door import ALICE, BEGIN, BOB, Door, ShiftedClock, card, edit, file, mention, reply, said
 from tests.integration.conftest import Start
 
 new_database = on_both
@@ -338,28 +336,12 @@ async def test_what_was_said_before_the_bot_was_called_is_answered_where_it_ment
 async def test_what_is_said_under_a_card_before_its_thread_is_noted_belongs_to_its_task(door: Door, to_bot: bool) -> None:
     task = await door.stage.world.task("Buy milk")
     binding = await door.stage.bound(task.conversation_id, Place(account=ACCOUNT, channel="C1", thread="new-1"), opened=False)
-    await door.stage.world.write(lambda uow: uow.deliveries.put(_card(uow, binding.id)))
+    await door.stage.world.write(lambda uow: uow.deliveries.put(card(uow, binding.id)))
     async with door.open():
         await door.done(*await door.store(reply("oat milk", "1.2", to_bot=to_bot)))
     assert await door.texts("1") == ["oat milk"]
     assert (await door.conversation("1")).id == task.conversation_id
     assert (await door.stage.binding(binding)).opened
-
-
-def _card(uow: UnitOfWork, binding_id: UUID) -> Delivery:
-    return Delivery(
-        binding_id=binding_id,
-        item=CARD,
-        part=0,
-        message_id=None,
-        revision=1,
-        remote_id="1",
-        nonce=new_id(),
-        state=DeliveryState.FINAL,
-        end=None,
-        shown="",
-        sent_at=uow.now,
-    )
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------------

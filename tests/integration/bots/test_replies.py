@@ -190,11 +190,12 @@ async def test_a_reply_to_a_conversation_that_was_deleted_is_a_new_task(door: Do
     assert await door.stage.world.titles() == ["another"]
 
 
-async def test_a_reply_where_a_conversation_is_only_shown_is_a_new_task(door: Door) -> None:
+async def test_a_reply_where_a_conversation_can_only_be_read_is_told_what_to_do(door: Door) -> None:
     binding = await stood_in(door)
     await door.stage.world.write(lambda uow: uow.bindings.update(binding.id, mode=BindingMode.WATCH))
-    await takes(door, mention("another", "2", answers=OURS))
-    assert await door.stage.world.titles() == ["plan", "another"]
+    await takes(door, mention("another", "2", answers=OURS), told=1)
+    assert await door.stage.world.titles() == ["plan"]
+    assert door.stage.platform.told[0][1].startswith("OT-1 can only be read where you wrote.")
 
 
 async def test_a_message_in_a_thread_belongs_to_the_thread_whatever_it_replies_to(door: Door) -> None:

@@ -99,7 +99,7 @@ async def desk_of(world: World, discord: DiscordEmulator, **config: Any) -> Asyn
             config=given,
             policy=policy,
             people=people,
-            commands=Commands(services, surface, people),
+            commands=Commands(services, surface, people, policy),
             intake=Intake(services, surface, Taking(services, surface, people, policy)),
             tasks=tasks,
         )

@@ -37,6 +37,22 @@ async def test_what_was_said_before_the_first_start_is_left_alone(open_office: O
         assert len(await office.tasks()) == 1
 
 
+async def test_a_direct_message_after_unfollowing_begins_a_new_chat_though_nobody_listened(open_office: Open, channel: str) -> None:
+    async with open_office() as office:
+        home = await office.speaker("carol", channel).says("@onethread plan my week")
+        await office.says(channel, home.id, "carol: plan my week")
+        direct = await office.direct("carol")
+        assert (await direct.types("task follow", ref="OT-1")).texts[0].startswith("**OT-1** plan my week is shown here")
+        assert (await direct.types("task unfollow")).texts == ["**OT-1** plan my week is not shown here any more."]
+        await office.settled()
+
+    await direct.says("are you there?")
+
+    async with open_office() as office:
+        await office.says(direct.channel, "", "carol: are you there?")
+        assert (await office.conversation(direct.channel)).task_ref is None
+
+
 async def test_everything_that_was_said_during_a_restart_is_answered_once(
     open_office: Open, discord: DiscordEmulator, channel: str
 ) -> None:

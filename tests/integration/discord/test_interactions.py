@@ -44,7 +44,7 @@ def bob(discord: DiscordEmulator, desk: Desk) -> Person:
 
 async def test_the_commands_are_those_that_there_are(desk: Desk) -> None:
     registered = {each["name"]: each for each in desk.discord.commands}
-    assert set(registered) == {"task", "help", "Make a task"}
+    assert set(registered) == {"task", "help", "link", "Make a task"}
     assert {each["name"] for each in registered["task"]["options"]} == set(SUBCOMMANDS)
     for each in registered.values():
         assert (each["contexts"], each["integration_types"]) == ([0, 1], [0])
@@ -58,7 +58,7 @@ async def test_discord_is_told_of_the_commands_only_where_it_has_others(desk: De
     assert len(desk.discord.called("commands.put")) == 2
     desk.discord.commands.append({**desk.discord.commands[0], "id": "1", "name": "older"})
     await desk.interactions.sync(desk.tree)
-    assert {each["name"] for each in desk.discord.commands} == {"task", "help", "Make a task"}
+    assert {each["name"] for each in desk.discord.commands} == {"task", "help", "link", "Make a task"}
     await desk.interactions.sync(desk.tree)
     assert len(desk.discord.called("commands.put")) == 3
 
@@ -101,7 +101,7 @@ async def test_the_command_that_discord_made_by_itself_stays(desk: Desk, monkeyp
     desk.discord.commands[0]["description"] = "Something else"
     monkeypatch.setattr(desk.listening.client.http, "bulk_upsert_global_commands", upsert)
     await desk.interactions.sync(desk.tree)
-    assert [each["name"] for each in told] == ["task", "help", "Make a task", "launch"]
+    assert [each["name"] for each in told] == ["task", "help", "link", "Make a task", "launch"]
 
 
 async def test_discord_is_told_until_it_has_taken_them(world: World, discord: DiscordEmulator) -> None:
@@ -109,7 +109,7 @@ async def test_discord_is_told_until_it_has_taken_them(world: World, discord: Di
     discord.fail("PUT", "commands.put", status=429, retry_after=0.01)
     discord.fail("PUT", "commands.put", status=403, code=50001)
     async with desk_of(world, discord):
-        assert {each["name"] for each in discord.commands} == {"task", "help", "Make a task"}
+        assert {each["name"] for each in discord.commands} == {"task", "help", "link", "Make a task"}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_whatever_a_server_has_registered_ends_nothing(desk: Desk, monkeyp
 
     monkeypatch.setattr(desk.listening.client.http, "get_global_commands", get)
     await desk.interactions.sync(desk.tree)
-    assert {each["name"] for each in desk.discord.commands} == {"task", "help", "Make a task"}
+    assert {each["name"] for each in desk.discord.commands} == {"task", "help", "link", "Make a task"}
 
 
 async def test_a_defect_in_describing_the_commands_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ async def test_a_task_from_its_making_to_its_end(desk: Desk, alice: Person, bob:
 
 
 async def test_every_answer_is_for_the_person_alone(desk: Desk, alice: Person) -> None:
-    plain = (alice.command(line) for line in ("help", "task help", "task list", "task done", "task model"))
+    plain = (alice.command(line) for line in ("help", "task help", "task list", "task done", "task model", "task where", "link"))
     for asked in (*plain, alice.command("task new", title="x"), alice.command("task show", ref="nothing")):
         assert (await asked).ephemeral
     assert desk.discord.messages(desk.discord.general) == []

@@ -33,7 +33,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "task assign": {"who": "me", "ref": "OT-1"},
     "task done": {"ref": "OT-1"},
     "task model": {"id": "openai/gpt-4o", "ref": "OT-1"},
+    "task follow": {"ref": "OT-1", "read_only": True, "confirm": True},
+    "task unfollow": {"ref": "OT-1"},
+    "task where": {"ref": "OT-1"},
     "task help": {},
+    "link": {"code": "ABCD-EFGH", "confirm": True},
 }
 """What each command is tried with."""
 
@@ -227,6 +231,15 @@ async def _stop(bob: Speaker, thread: Thread) -> None:
     await bob.says("!stop", thread)
 
 
+async def _follow(bob: Speaker, _thread: Thread) -> None:
+    mine = await bob.person.thread(bob.channel, await bob.says_id("hello"), "mine")
+    await bob.person.say(mine, "!follow OT-1")
+
+
+async def _unfollow(bob: Speaker, thread: Thread) -> None:
+    await bob.says("!unfollow", thread)
+
+
 async def _write_directly(bob: Speaker, _thread: Thread) -> None:
     await bob.person.say(await bob.person.direct(), "let me in")
 
@@ -244,6 +257,8 @@ ACTS: dict[str, Callable[[Speaker, Thread], Awaitable[None]]] = {
         _reply,
         _reply_to_what_was_said,
         _stop,
+        _follow,
+        _unfollow,
         _write_directly,
         _edit_into_a_mention,
     )

@@ -37,7 +37,7 @@ from core.attachments import MAX_BYTES
 from core.errors import InvalidInput
 from core.ids import new_id
 from core.models import Account, AgentStatus, ChannelKind, Identity, Place
-from tests.emulators.discord import DiscordEmulator, discord
+from tests.emulators.discord import DiscordEmulator, Person, discord
 
 __all__ = ["discord"]
 
@@ -495,6 +495,42 @@ async def test_channels_are_open_only_where_everybody_may_look(discord: DiscordE
     assert await surface.kind(discord.general, thread) is ChannelKind.OPEN
     assert await surface.kind(discord.general, secret) is ChannelKind.PRIVATE
     assert await surface.kind(await alice.direct()) is ChannelKind.DIRECT
+
+
+async def test_a_link_is_looked_up_by_what_it_leads_to_and_who_reads_there(
+    discord: DiscordEmulator, surface: DiscordSurface, make: Make
+) -> None:
+    alice, bob, carol = (discord.person(name) for name in ("alice", "bob", "carol"))  # alice owns the server
+    thread = await bob.thread(discord.general, await bob.say(discord.general, "hello"), "A thread")
+    secret = await bob.private_thread(discord.general, "A secret", bot=True)
+    board = discord.home.channel("board", private=True, people=[bob])
+    post = await alice.post(discord.home.channel("forum", "forum"), "A post", "hello")
+
+    async def found(channel: str, person: Person) -> tuple[str, str, ChannelKind, str, bool]:
+        spot = await surface.look_up(Place(account=surface.account, channel=channel, thread=""), person.id)
+        return (spot.channel, spot.thread, spot.kind, spot.label, spot.reads)
+
+    assert await found(thread, carol) == (discord.general, thread, ChannelKind.OPEN, "#general", True)
+    assert (await found(post, carol))[1:] == (post, ChannelKind.OPEN, "#forum", True)
+    assert await found(secret, bob) == (discord.general, secret, ChannelKind.PRIVATE, "", True)
+    assert not (await found(secret, carol))[-1]
+    assert [(await found(board, each))[2:] for each in (alice, bob, carol)] == [
+        (ChannelKind.PRIVATE, "", True),
+        (ChannelKind.PRIVATE, "", True),
+        (ChannelKind.PRIVATE, "", False),
+    ]
+    discord.home.role("Moderators", allow=["MANAGE_THREADS"], people=[carol])
+    assert (await found(secret, carol))[-1]
+    direct = await bob.direct()
+    assert [await found(direct, each) for each in (bob, carol)] == [
+        (direct, "", ChannelKind.DIRECT, "", True),
+        (direct, "", ChannelKind.DIRECT, "", False),
+    ]
+    elsewhere = discord.guild("Elsewhere", owner=alice).channel("general")
+    served = await make(guilds=frozenset({discord.home.id}))
+    for nowhere in (elsewhere, "1"):
+        with pytest.raises(PlaceClosed):
+            await served.look_up(Place(account=served.account, channel=nowhere))
 
 
 async def test_names_stand_for_ids(discord: DiscordEmulator, surface: DiscordSurface) -> None:

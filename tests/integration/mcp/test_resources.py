@@ -11,8 +11,9 @@ import pytest
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, PromptReference, ResourceTemplateReference
 from structlog.testing import capture_logs
 
-from core import messages, tasks
-from core.models import AgentStatus, Visibility
+from core import bindings, messages, tasks
+from core.access import Principal
+from core.models import Account, AgentStatus, BindingMode, ChannelKind, Place, Visibility
 from core.ports import UnitOfWork
 from mcp_server import completions, resources
 from mcp_server.offer import Selection
@@ -209,15 +210,22 @@ async def test_messages_show_who_said_what_and_what_was_done(office: Office, era
         await world.ask(task.conversation_id, "Begin\nwith this")
     noted = await world.note(task.conversation_id, "Never mind")
     await world.delete(noted.message_id)
+    await world.write(lambda uow: _followed(uow, world.admin, task.conversation_id))
     async with reader(office, era) as client:
-        page = await read(client, "task://OT-1/messages")
+        page, shown = await read(client, "task://OT-1/messages"), await read(client, "task://OT-1")
 
     times = [_time(line) for line in page.splitlines() if line.startswith("## ")]
     assert page == (
         f"# Messages of OT-1\n\n{NOTICE}\n\n> Buy milk\n\n## 1 · admin · {times[0]}\n\n> Begin\n> with this\n\n"
         f"## 2 · assistant · {times[1]}\n\n> Done.\n>\n> It is in progress.\n\nTools:\n\n> update_task (done)\n\n"
-        f"## 3 · admin · {times[2]} · deleted\n"
+        f"## 3 · admin · {times[2]} · deleted\n\n## 4 · notice · {times[3]}\n\n> admin follows this in a channel on Slack from now on.\n"
     )
+    assert "\n\nFollowed:\n\n> in a channel on Slack\n\n## Description" in shown
+
+
+async def _followed(uow: UnitOfWork, who: Principal, conversation_id: UUID) -> None:
+    place = Place(account=Account(surface="slack", id="T1"), channel="C1", thread="1.0")
+    await bindings.follow(uow, who, conversation_id, place, mode=BindingMode.TWO_WAY, kind=ChannelKind.OPEN, source="slack")
 
 
 async def test_pages_of_messages_lead_back_to_the_first_message(office: Office) -> None:

@@ -4,6 +4,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from bots.commands import SUBCOMMANDS
 from core.models import TaskStatus
 from tests.emulators.slack import SlackEmulator
 from tests.integration.slack.conftest import Office, Open, Speaker
@@ -153,7 +154,7 @@ async def test_where_a_conversation_is_shown_no_ref_is_needed(office: Office, pe
 async def test_help_shows_every_command(office: Office, people: People, text: str) -> None:
     alice, _, _ = people
     lines = (await alice.types(f"/task {text}"))["text"]
-    assert all(f"`/task {name}" in lines for name in ("list", "show", "new", "assign", "done", "model", "help"))
+    assert all(f"`/task {name}" in lines for name in SUBCOMMANDS)
 
 
 async def test_a_wrong_command_is_told_the_closest(office: Office, people: People) -> None:

@@ -48,15 +48,52 @@ async def _chooses_the_shortcut(bob: Speaker, _thread: Thread) -> None:
     await bob.person.shortcut("onethread_make_task", bob.channel, said)
 
 
+async def _follows(bob: Speaker, _thread: Thread) -> None:
+    await bob.says("!follow OT-1", await bob.says("hello"))
+
+
+async def _unfollows(bob: Speaker, thread: Thread) -> None:
+    await bob.says("!unfollow", thread)
+
+
+async def _asks_where(bob: Speaker, thread: Thread) -> None:
+    await bob.says("!where", thread)
+
+
 async def _presses_stop(bob: Speaker, thread: Thread) -> None:
     await bob.presses(await thread.button("Stop"))
 
 
 ACTS: dict[str, Callable[[Speaker, Thread], Awaitable[None]]] = {
     each.__name__.strip("_"): each
-    for each in (_mentions, _writes, _writes_directly, _stops, _stops_by_slacks_button, _chooses_the_shortcut, _presses_stop)
+    for each in (
+        _mentions,
+        _writes,
+        _writes_directly,
+        _stops,
+        _stops_by_slacks_button,
+        _follows,
+        _unfollows,
+        _asks_where,
+        _chooses_the_shortcut,
+        _presses_stop,
+    )
 }
-COMMANDS = ("list", "show OT-1", "new Mine", "assign OT-1 me", "done OT-1", "model OT-1 openai/gpt-4o", "help")
+COMMANDS = (
+    "/task list",
+    "/task show OT-1",
+    "/task new Mine",
+    "/task assign OT-1 me",
+    "/task done OT-1",
+    "/task follow OT-1 confirm",
+    "/task unfollow OT-1",
+    "/task where OT-1",
+    "/task model OT-1 openai/gpt-4o",
+    "/task help",
+    "/link",
+    "/link ABCD-EFGH confirm",
+    "/link off",
+)
 
 
 async def _state(office: Office, channel: str, thread: str) -> list[Any]:
@@ -88,7 +125,7 @@ async def test_strangers_are_obeyed_in_no_command(office: Office, people: People
     thread = await alice.says("@onethread plan my week")
     await office.says(channel, thread.ts, "alice: plan my week")
     before = await _state(office, channel, thread.ts)
-    answers = {(await bob.types(f"/task {command}"))["text"] for command in COMMANDS}
+    answers = {(await bob.types(command))["text"] for command in COMMANDS}
     assert answers == {"I talk with full members of this workspace only, not with guests, apps or people of other workspaces."}
     assert await _state(office, channel, thread.ts) == before
 
@@ -163,7 +200,7 @@ async def secret(office: Office, slack: SlackEmulator) -> tuple[Speaker, Thread]
 async def test_a_private_task_is_not_there_for_others(office: Office, people: People, secret: tuple[Speaker, Thread]) -> None:
     _, _, carol = people
     assert "OT-1" not in (await carol.types("/task list"))["text"]
-    for command in ("show OT-1", "assign OT-1 me", "done OT-1", "model OT-1 openai/gpt-4o"):
+    for command in ("show OT-1", "assign OT-1 me", "done OT-1", "model OT-1 openai/gpt-4o", "follow OT-1", "unfollow OT-1", "where OT-1"):
         assert (await carol.types(f"/task {command}"))["text"].startswith("No task 'OT-1'")
 
 

@@ -412,6 +412,26 @@ async def test_channels_are_open_private_or_direct(slack: SlackEmulator, surface
     assert len(await slack.calls("conversations.info")) == 2, "what is known is not asked for again, nor what the id tells"
 
 
+async def test_a_link_is_looked_up_by_what_it_leads_to_and_who_reads_there(
+    slack: SlackEmulator, surface: SlackSurface, place: Place, dm: Place
+) -> None:
+    alice, bob = await slack.person("alice"), await slack.person("bob")
+    reply = await alice.say(place.channel, "a reply", thread=place.thread)
+    spot = await surface.look_up(replace(place, thread=reply), bob.id)
+    assert (spot.channel, spot.thread, spot.reads) == (place.channel, place.thread, True)
+    private = await slack.channel(private=True)
+    await bob.client.conversations_leave(channel=private)
+    found = [await surface.look_up(replace(place, channel=private, thread=""), each.id) for each in (alice, bob)]
+    assert [(each.kind, each.label, each.reads) for each in found] == [(ChannelKind.PRIVATE, "", True), (ChannelKind.PRIVATE, "", False)]
+    assert [(await surface.look_up(replace(dm, thread=""), each.id)).reads for each in (alice, bob)] == [True, False]
+    await bob.becomes(is_restricted=True)
+    await bob.client.conversations_leave(channel=place.channel)
+    assert not (await surface.look_up(place, bob.id)).reads, "a guest reads where they were let in"
+    for nowhere in (replace(place, thread="1700000000.000001"), replace(place, channel=await slack.channel(private=True, bot=False))):
+        with pytest.raises(PlaceClosed):
+            await surface.look_up(nowhere)
+
+
 async def test_a_channel_that_was_made_private_is_known_to_be_so_a_minute_later(slack: SlackEmulator, config: SlackConfig) -> None:
     now = 0.0
     channel = await slack.channel()

@@ -58,7 +58,7 @@ async def test_a_conversation_comes_with_its_last_50_messages_ascending(site: Si
 
     found = (await site.client.get(f"/api/conversations/{conversation.id}")).json()
 
-    assert set(found) == SENT | {"messages", "has_more"}
+    assert set(found) == SENT | {"messages", "has_more", "bindings"}
     assert [message["content"] for message in found["messages"]] == [f"note {number}" for number in range(2, 52)]
     assert (found["has_more"], found["message_count"]) == (True, 52)
 

@@ -25,6 +25,7 @@ from onethread.terminal.session import Session
 from tests.fakes import Call
 from tests.integration.conftest import World
 from tests.integration.web.conftest import Site
+from tests.integration.web.test_bindings import OPS, follow_in_ops, link
 from tests.web_client import Client, Refused, client
 from web.frames import FRAMES
 from web.routes import ROUTERS
@@ -63,6 +64,8 @@ async def owner_of_everything(site: Site) -> Owner:
         await world.comes_to(waiting, TurnStatus.WAITING)
     approval = await world.approval(waiting)
     attachments = await world.read(lambda uow: uow.attachments.of_messages([answered.message_id]))
+    await link(world, kim)
+    binding_id = await follow_in_ops(world, kim, asked.id, label=SECRET)
     await site.token(kim)
     tokens = await world.read(lambda uow: uow.tokens.of_user(kim.user_id))
     ids = {
@@ -79,6 +82,7 @@ async def owner_of_everything(site: Site) -> Owner:
         "approval_id": approval.id,
         "attachment_id": attachments[0].id,
         "token_id": tokens[0].id,
+        "binding_id": binding_id,
     }
     return Owner(kim, {name: str(value) for name, value in ids.items()})
 
@@ -123,6 +127,7 @@ class Admins:
 
 OPEN = "for everybody, signed in or not, and the same for all"
 SHELL = "the page, which holds nothing but who is signed in: tests/integration/web/test_page.py"
+ACCOUNTS = "about the caller's own chat accounts, for nobody who shows a personal token: tests/integration/web/test_accounts.py"
 SIGN_IN = "about the caller's own session only: tests/integration/web/test_sign_in.py"
 
 ROUTES: dict[str, Try | Own | Admins | str] = {
@@ -142,6 +147,10 @@ ROUTES: dict[str, Try | Own | Admins | str] = {
     "GET /api/conversations/{conversation_id}/messages": Try(),
     "PUT /api/conversations/{conversation_id}/read": Try({"seq": 1}),
     "GET /api/conversations/{conversation_id}/usage": Try(),
+    "GET /api/conversations/{conversation_id}/bindings": Try(),
+    "POST /api/conversations/{conversation_id}/bindings": Try({"place": OPS, "confirmed": True}),
+    "PATCH /api/bindings/{binding_id}": Try({"mode": "watch"}),
+    "DELETE /api/bindings/{binding_id}": Try(),
     "GET /api/search": Own(query={"query": SECRET}),
     "GET /api/attachments/{attachment_id}": Try(),
     "GET /api/tasks": Own(),
@@ -164,6 +173,11 @@ ROUTES: dict[str, Try | Own | Admins | str] = {
     "GET /api/tokens": Own(),
     "POST /api/tokens": Own({"name": "mine"}),
     "DELETE /api/tokens/{token_id}": Try(),
+    "GET /api/accounts": Own(),
+    "POST /api/accounts/code": ACCOUNTS,
+    "DELETE /api/accounts/{surface}/{account}/{external_id}": ACCOUNTS,
+    "GET /link/{secret}": ACCOUNTS,
+    "POST /link/{secret}": ACCOUNTS,
     "GET /": SHELL,
     "GET /conversations/{id}": SHELL,
     "GET /tasks/{ref}": SHELL,
@@ -357,7 +371,7 @@ async def _refused(who: Client, event: str, topic: str, payload: JSON | None = N
 
 OPEN_ONE = "acts on the conversation that is open, into which only `open` and `new` lead"
 COMMANDS_TRIED: dict[str, str] = {
-    **dict.fromkeys(("archive", "unarchive", "retry", "stop", "edit", "delete", "note", "attach", "model", "usage"), OPEN_ONE),
+    **dict.fromkeys(("archive", "unarchive", "retry", "stop", "edit", "delete", "note", "attach", "model", "usage", "where"), OPEN_ONE),
     "new": "makes something of one's own",
     "open": "tried below",
     "tasks": "tried below",

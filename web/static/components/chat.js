@@ -1,9 +1,10 @@
 // A conversation as it is shown: its title and what may be done with all of it, the thread, and where one writes.
 import { busy, open, opened, posted, reopen, stop, usage } from "../state/conversation.js";
 import { onPosted, outbox } from "../state/outbox.js";
-import { Icon, Menu, Status, detailsOpen, follow, html, money, paths, tokens, useEffect } from "../ui.js";
+import { Icon, Menu, Status, complain, detailsOpen, follow, html, money, paths, tokens, useEffect } from "../ui.js";
 import "./attachments.js"; // so that files can be chosen without a connection, too
 import { Composer } from "./composer.js";
+import { ORIGINS } from "./message.js";
 import { itemsFor } from "./sidebar.js";
 import { Thread } from "./thread.js";
 import { Unsent } from "./unsent.js";
@@ -46,6 +47,7 @@ function Head({ conversation, task }) {
     ${conversation.archived_at && html`<span class="badge">Archived</span>`}
     <${Status} status=${conversation.agent_status} message=${asks ? "" : conversation.agent_status_message} />
     <span class="grow"></span>
+    <${Followed} conversation=${conversation} />
     <${Total} />
     ${task &&
     html`<button
@@ -57,6 +59,43 @@ function Head({ conversation, task }) {
     ><${Icon} name="panel" /></button>`}
     <${Menu} label="More" items=${() => itemsFor(conversation)} />
   </header>`;
+}
+
+/** `Slack`, by a surface's name. */
+export const onPlatform = (surface) => ORIGINS[surface]?.[0] ?? surface;
+
+/** `#ops on Slack`; what is not open to everybody keeps its name there. As core/wording.py has it. */
+export const placeOf = ({ label, kind, surface }) => `${(kind === "open" && label) || (KINDS[kind] ?? "a channel")} on ${onPlatform(surface)}`;
+
+const KINDS = { __proto__: null, private: "a private channel", direct: "a direct message" };
+
+/** Where else it is followed, and the way to change that. */
+function Followed({ conversation }) {
+  if (!conversation.bindings) return null; // not told yet
+  const shown = conversation.bindings.filter(({ state }) => state !== "off");
+  const living = shown.filter(({ state }) => state !== "ended");
+  const show = () => import("./following.js").then(({ showFollowing }) => showFollowing(conversation)).catch(complain);
+  if (!shown.length) {
+    const label = "Follow in Slack or Discord";
+    return html`<button class="icon-button" aria-label=${label} title=${label} onClick=${show}><${Elsewhere} /></button>`;
+  }
+  const where = living.map((each) => `${each.mode === "watch" ? "read-only " : ""}in ${placeOf(each)}`);
+  const ended = shown.length - living.length;
+  const all = [where.length && `Also ${[...new Set(where)].join(", ")}`, ended && `${ended === 1 ? "One place was" : `${ended} places were`} lost`];
+  const surfaces = [...new Set(shown.map(({ surface }) => surface))];
+  return html`<button class="followed" data-state=${ended ? "ended" : shown.some(({ state }) => state === "pending") ? "pending" : "live"}
+    title=${all.filter(Boolean).join("\n")} onClick=${show}>
+    ${surfaces.map((each) => html`<${Icon} key=${each} name=${ORIGINS[each]?.[1] ?? "chat"} size=${16} />`)}
+    <span class="words">${living.length ? html`also in <bdi>${placeOf(living[0])}</bdi>` : html`not in <bdi>${placeOf(shown[0])}</bdi> any more`}</span>
+    ${living.length > 1 && html`<span>+${living.length - 1}</span>`}
+    ${ended > 0 && html`<${Icon} name="warning" size=${16} />`}
+  </button>`;
+}
+
+/** Two that speak of the same. */
+function Elsewhere() {
+  const path = "M3.5 3.5h9V10H8l-2.5 2.3V10h-2zM10 13h2.5l2.5 2.3V13h1.5V6.8H15";
+  return html`<svg class="icon" viewBox="0 0 20 20" width="20" height="20" aria-hidden="true"><path d=${path} /></svg>`;
 }
 
 /** What the whole conversation cost so far. */

@@ -8,7 +8,8 @@ import { Question } from "./question.js";
 import { ToolCall } from "./toolcall.js";
 
 const Editor = lazy(() => import("./editor.js"), "Editor");
-const ORIGINS = {
+/** By a message's source or a surface's name: how it is called, and its icon. */
+export const ORIGINS = {
   __proto__: null,
   slack: ["Slack", "slack"],
   discord: ["Discord", "discord"],
@@ -24,7 +25,7 @@ const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
  * @param {object | null} props.turn the unfinished turn that writes it
  * @param {number} props.before how many turns come before that one
  * @param {object | null} props.next the message that answered the question with which it ends
- * @param {boolean} props.last whether it is the conversation's last one
+ * @param {boolean} props.last whether nobody said anything after it
  * @param {boolean} props.asked whether the reply was asked for by who is signed in
  * @param {boolean} props.shown whether the address points at it
  */
@@ -32,7 +33,8 @@ export function Message(props) {
   const { message } = props;
   const failed = useRef(null);
   useErrorBoundary(() => (failed.current = message));
-  return failed.current === message ? html`<${Plain} message=${message} />` : html`<${Shown} ...${props} />`;
+  if (failed.current === message) return html`<${Plain} message=${message} />`;
+  return isNotice(message) ? html`<${Notice} ...${props} />` : html`<${Shown} ...${props} />`;
 }
 
 /** What cannot be shown as it should be takes nothing else with it. */
@@ -41,6 +43,16 @@ function Plain({ message }) {
     <p class="note danger">This message cannot be shown as it should be.</p>
     <p class="md plain" dir="auto">${message.content}</p>
   </article>`;
+}
+
+/** Whether it only tells who made the conversation be followed where: nobody said it. */
+export const isNotice = ({ metadata }) => !!metadata.notice;
+
+function Notice({ message, shown }) {
+  const bad = message.metadata.notice === "ended";
+  return html`<p class=${`post notice${shown ? " shown" : ""}`} id=${`m${message.seq}`} data-kind=${message.metadata.notice}>
+    <${Icon} name=${bad ? "warning" : "link"} size=${14} /><span dir="auto">${message.content}</span> <${Time} at=${message.created_at} />
+  </p>`;
 }
 
 function Shown({ message, turn, before, next, last, asked, shown }) {

@@ -2,6 +2,7 @@
 import { answer } from "../state/conversation.js";
 import { Icon, complain, html, useState } from "../ui.js";
 import { writeOn } from "./composer.js";
+import { ORIGINS } from "./message.js";
 
 /** `given`: the message that answered it, null while none did. `open`: whether it can still be answered. */
 export function Question({ message, given, open }) {
@@ -32,9 +33,11 @@ export function Question({ message, given, open }) {
       )}
     </div>`}
     ${open && html`<${OwnWords} disabled=${sending} onAnswer=${choose} />`}
-    ${given && html`<p class="hint">Answered by ${given.author ?? "somebody"}${chosen === null && " in their own words"}.</p>`}
+    ${given && html`<p class="hint">Answered by ${given.author ?? "somebody"}${on(given)}${chosen === null && " in their own words"}.</p>`}
   </section>`;
 }
+
+const on = ({ source }) => source in ORIGINS && ` in ${ORIGINS[source][0]}`;
 
 function OwnWords({ disabled, onAnswer }) {
   const [text, setText] = useState("");

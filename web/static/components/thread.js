@@ -5,7 +5,7 @@ import { conversations, markRead, me } from "../state/lists.js";
 import { arrived, outbox, stands } from "../state/outbox.js";
 import { Icon, announce, date, html, route, toast, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { Unsent } from "./unsent.js";
-import { Message } from "./message.js";
+import { Message, isNotice } from "./message.js";
 
 const NEAR_END = 40; // px: whoever is so near to the end goes on with it
 const NEAR_START = 800; // px: so early the page before is asked for
@@ -141,7 +141,7 @@ function row(message, place, list, authors, shown) {
     turn,
     before: turn?.status === "queued" ? before(turn) : 0,
     next: asks ? (list.slice(place + 1).find((each) => each.role === "user") ?? null) : null,
-    last: asks ? place === list.length - 1 : false,
+    last: asks ? list.slice(place + 1).every(isNotice) : false,
     asked: message.role === "assistant" && authors.get(message.turn_id) === me.name,
     shown: message.seq === shown,
   };

@@ -1,4 +1,6 @@
-"""The calls by which a place's thread is made, named and put away. Whatever becomes of them, what is said there goes on meanwhile."""
+"""The calls about a place itself: its thread is made, named and put away, and what it is called is learned. Whatever becomes of them, what
+is said there goes on meanwhile.
+"""
 
 import asyncio
 import random
@@ -11,12 +13,25 @@ from bots.delivery.notes import Notes
 from bots.delivery.outlet import Outlet
 from bots.delivery.picture import Picture
 from bots.delivery.threads import Attempts
-from bots.surface import AccountClosed, Busy, Call, MessageGone, NoThread, PlaceClosed, Refused, SurfaceError, TooLong, Unclear, Unreachable
+from bots.surface import (
+    AccountClosed,
+    Busy,
+    Call,
+    MessageGone,
+    NoThread,
+    PermissionMissing,
+    PlaceClosed,
+    Refused,
+    SurfaceError,
+    TooLong,
+    Unclear,
+    Unreachable,
+)
 
 _log = structlog.get_logger()
 
 
-class ThreadCalls:
+class PlaceCalls:
     """Raises PlaceClosed where nothing can be sent to the place any more, and what `Notes` raises."""
 
     def __init__(self, outlet: Outlet, picture: Picture, notes: Notes) -> None:
@@ -35,6 +50,8 @@ class ThreadCalls:
                 await self._open()
             case Act.ARRANGE:
                 await self._arrange()
+            case Act.LEARN:
+                await self._learn()
 
     async def _open(self) -> None:
         picture, wanted = self._picture, self._picture.arrangement
@@ -81,6 +98,21 @@ class ThreadCalls:
             _log.info("delivery.thread_not_arranged", binding_id=str(picture.binding.id), error=type(error).__name__)
         picture.arranging = Attempts()
         await self._notes.arranged(wanted.noted)
+
+    async def _learn(self) -> None:
+        picture = self._picture
+        try:
+            spot = await self._outlet.finish(self._surface.look_up(picture.place))
+        except (PermissionMissing, PlaceClosed, Refused) as error:  # whether it can be written to is found out by writing
+            _log.info("delivery.place_not_learned", binding_id=str(picture.binding.id), error=type(error).__name__)
+        except SurfaceError as error:
+            if picture.learning.failures < self._rules.refusals:
+                self._later(error, Call.LOOK, picture.learning)
+                return
+        else:
+            await self._notes.learned(spot)
+        picture.learning = Attempts()
+        self._outlet.learned(picture.place)
 
     def _later(self, error: SurfaceError, call: Call, attempts: Attempts) -> None:
         """It is tried again, later each time. Nothing else waits for that."""
