@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from bots import linking
-from bots.following import Following, Target, Wish, wish
+from bots import link_command
+from bots.follow_commands import Following, Target, Wish, wish
 from bots.markdown import neutral, plain
 from bots.people import NO_PLATFORM, People, Stranger, enter
 from bots.places import Places
@@ -116,7 +116,7 @@ class Commands:
 
     async def _link(self, command: Command) -> str:
         await self._people.admit(command.person, command.place.channel)
-        return await linking.answer(self._services, self._surface.account, command.person, command.text)
+        return await link_command.answer(self._services, self._surface.account, command.person, command.text)
 
     # --- the subcommands ---
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bots.following import Answer, Following, Target, wish
+from bots.follow_commands import Answer, Following, Target, wish
 from bots.markdown import plain
 from bots.people import People, enter
 from bots.places import Places
@@ -17,7 +17,11 @@ from core.models import Place
 from core.ports import UnitOfWork
 
 _LINE_CHARACTERS = 500
-_TYPED = re.compile(r"!(stop|follow|unfollow|where)(?:[ \t]+(\S.*))?", re.IGNORECASE)
+_NOT_IN_PRIVATE = "I cannot write to you in private. Use `/task {command}` here, or allow direct messages."
+"""The answer is for the person alone: titles and places in it may be private."""
+WORDS = ("stop", "follow", "unfollow", "where")
+"""What follows the exclamation mark."""
+_TYPED = re.compile(rf"!({'|'.join(WORDS)})(?:[ \t]+(\S.*))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ class MessageCommands:
                 answer = Answer(text=str(refusal))
         if not answer.is_shown:
             lines = [plain(line, _LINE_CHARACTERS) for line in answer.text.splitlines()]  # this way there is no markup
-            await self._telling.tell(self._places.of(said), said.author, "\n".join(lines))
+            here, openly = self._places.of(said), _NOT_IN_PRIVATE.format(command=command.name)
+            await self._telling.tell(here, said.author, "\n".join(lines), otherwise=openly)
 
     async def stop(self, place: Place, by: str, commit: Commit) -> None:
         """Stops what is being answered there; nothing where nothing is shown."""

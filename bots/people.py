@@ -56,9 +56,11 @@ class People:
 
     async def _known(self, external_id: str) -> User | None:
         async with self._services.storage.read() as uow:
-            user = await linking.known(uow, self._surface.account, external_id, self._services.people_map)
-            known = await uow.identities.get(self._surface.account, external_id)
-        if known and self._let_in_until.get(external_id, self._now()) <= self._now():
+            found = await linking.known(uow, self._surface.account, external_id, self._services.people_map)
+        if found is None:
+            return None
+        user, known = found
+        if self._let_in_until.get(external_id, self._now()) <= self._now():
             await self._look_again(known)
         return user
 

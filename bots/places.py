@@ -3,7 +3,7 @@
 from bots.policy import Policy
 from bots.services import Services
 from bots.surface import ChatSurface, Event, Promoted, Said
-from core import bindings
+from core import bindings, conversations
 from core.models import TO_ARRANGE, Binding, BindingCheck, BindingMode, ChannelKind, DeliveryState, Place
 from core.ports import UnitOfWork
 
@@ -56,6 +56,7 @@ class Places:
         binding = await self.shown(uow, place)
         if binding is None or binding.opened:
             return binding
+        await conversations.hold(uow, binding.conversation_id)
         return await uow.bindings.open(binding.id, place.thread, TO_ARRANGE if self._surface.makes_threads else "")
 
     async def answered(self, said: Said) -> Place | None:

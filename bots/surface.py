@@ -276,8 +276,10 @@ class ChatSurface(Protocol):
         """Says what the agent does, beside the messages: one of `statuses`. `IDLE` takes it back."""
         ...
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
-        """To one person alone: there, or where that cannot be, in a direct message."""
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
+        """To one person alone: there, or where that cannot be, in a direct message. Who takes none is told in front of everybody there:
+        `otherwise`, or where that is empty the sentence, which everybody may read then.
+        """
         ...
 
     def event(self, payload: JSON) -> Event | None:

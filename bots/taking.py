@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from bots import origins
 from bots.delivery.theirs import standing
-from bots.following import Following
+from bots.follow_commands import Following
 from bots.markdown import plain
 from bots.message_commands import MessageCommands, typed
 from bots.people import People, Stranger

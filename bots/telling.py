@@ -16,9 +16,10 @@ class Telling:
         self._surface = surface
         self._reminders = Reminders(clock)
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
+        """`otherwise` is what everybody there may read where the person can be told nothing alone; empty: the sentence is."""
         with suppress(SurfaceError):  # what was done is done; whoever cannot be told cannot be told that either
-            await self._surface.tell(place, person, sentence)
+            await self._surface.tell(place, person, sentence, otherwise=otherwise)
 
     async def remind(self, place: Place, person: str, sentence: str) -> None:
         """Not again there within a minute."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from bots.markdown import neutral
+from bots.markdown import neutral, plain
 from bots.surface import Action, Button
 from core import wording
 from core.models import JSON, AgentStatus, MessageStatus, Priority, Role, TaskStatus
@@ -225,7 +225,8 @@ def _before(before: Before) -> Sequence[str]:
     messages = f"{before.count:,} message{'s' if before.count > 1 else ''} since {before.since:%-d %B %Y}{f', by {who}' if who else ''}."
     quotes = [("So far", before.summary, _SUMMARY_CHARACTERS)] if before.summary else []
     quotes += [("First", before.first, _QUOTE_CHARACTERS), ("Last answer", before.last, _QUOTE_CHARACTERS)]
-    return [messages, *(f"**{name}:** {inline(text, characters)}" for name, text, characters in quotes if text.strip())]
+    said = [(name, inline(plain(text, characters), characters)) for name, text, characters in quotes]
+    return [messages, *(f"**{name}:** {text}" for name, text in said if text)]
 
 
 def _standing(standing: Standing) -> Sequence[str]:

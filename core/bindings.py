@@ -1,6 +1,8 @@
 """Bindings: the places on chat platforms where a conversation is shown. It is begun at its home, and followed elsewhere.
 
-Who changes a binding holds its conversation's row, so that two people who do it at the same moment do it one after another.
+Who changes what people see of a binding holds its conversation first (`conversations.hold`), and takes the binding's row last: so two who
+do it at the same moment do it one after another, and neither waits for the other for ever. Two things are written without that,
+with nothing of the conversation behind them: what only delivery knows, and that a place at rest was given away.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,9 @@ from core.events import ConversationChanged
 from core.ids import new_id
 from core.models import (
     FORMER,
+    INTRO,
     NEW_THREAD,
+    PLACE_TAKEN,
     Account,
     Binding,
     BindingCheck,
@@ -34,8 +38,6 @@ from core.text import clean, clip
 
 MAX_PLACES = 20
 """Where a conversation is followed at a time."""
-NOT_A_READER = "not_a_reader"
-PLACE_TAKEN = "place_taken"
 _MAX_LABEL, _MAX_URL = 80, 300
 _MINUTE = timedelta(minutes=1)
 _PER_MINUTE = 60
@@ -82,19 +84,20 @@ async def follow(
 ) -> Binding:
     """Has a conversation shown at a place, too. Where it is shown there already, its mode is changed, or it is brought back.
 
-    `check` is what the platform is to be asked first: with it a place without a thread is a channel of which nothing is known yet. Raises
+    In a channel it is followed in one thread of its own, which there may be. `check` is what the platform is to be asked first: with it a
+    place without a thread is a channel of which nothing is known yet. Without it the person is there, and nothing is asked any more. Raises
     Conflict where the place shows another conversation, InvalidInput where nobody knows the person on that platform, and NotConfirmed for
     a private conversation that other people would read there.
     """
     conversation = await _held(uow, principal, conversation_id)
     if check is not BindingCheck.NONE and not place.thread:
         place, opened = replace(place, thread=f"{NEW_THREAD}{new_id()}"), False
-    there = await uow.bindings.at(place)
+    there = await leads_to(uow, conversation_id, place, kind)
     if there and there.conversation_id == conversation_id:
-        there = await seen(uow, there, kind) if kind else there
+        there = await seen(uow, there, kind, label) if kind else there
         return await _change(uow, principal, conversation, there, mode, check=check, confirmed=confirmed, source=source)
     await _free(uow, principal, there, check)
-    await _ask_first(uow, principal, conversation, kind, confirmed=confirmed)
+    await _ask_first(uow, conversation, kind, mode, confirmed=confirmed)
     await _require_identity(uow, principal, place, check)
     await _within_pace(uow, principal)
     shown = await uow.bindings.of_conversation(conversation_id)
@@ -139,13 +142,26 @@ async def unfollow_at(uow: UnitOfWork, principal: Principal, place: Place, *, so
     found = await uow.bindings.at(place)
     if found is None or not found.is_on:
         raise Conflict("Nothing is followed here.")
-    await uow.conversations.update(found.conversation_id)
+    await conversations.hold(uow, found.conversation_id)
     return await _unfollow(uow, principal.user_id, await _present(uow, found.id), source)
 
 
 async def at(uow: UnitOfWork, place: Place) -> Binding | None:
     """What a place shows; also where nothing is delivered to it any more."""
     return await uow.bindings.at(place)
+
+
+async def leads_to(uow: UnitOfWork, conversation_id: UUID, place: Place, kind: ChannelKind | None) -> Binding | None:
+    """What whoever follows it at a place comes upon: what that shows, or did; for a thread that is still to be made, one there is already.
+
+    That is one that shows this conversation in this channel, and of this kind: a private thread may lie in an open channel.
+    """
+    if not place.thread.startswith(NEW_THREAD):
+        return await uow.bindings.at(place)
+    shown = await uow.bindings.of_conversation(conversation_id)
+    here = [each for each in shown if (each.place.account, each.channel, each.ended) == (place.account, place.channel, None)]
+    near = [each for each in here if each.thread != place.thread and each.kind in (None, kind) and not _is_only_a_link(each)]
+    return min(near, key=lambda each: not each.is_on, default=None)
 
 
 async def of_conversation(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> Sequence[Binding]:
@@ -168,37 +184,44 @@ async def checked(
 ) -> Binding:
     """Notes what a place is; a place that was to be checked is shown its conversation from now on.
 
-    `label` is kept of an open place only. Where the place turns out to show something already, the binding ends.
+    `label` is kept of an open place only. Where the place turns out to show this conversation already, that binding gets the mode of this
+    one, which is removed, and is given; where it shows another one, this one ends. Raises NotFound where nobody wants it there any more.
     """
-    about = {"kind": kind, "label": _label(kind, label), "url": url if len(url) <= _MAX_URL else ""}
+    about: dict[str, Any] = {"kind": kind, "label": _label(kind, label), "url": url if len(url) <= _MAX_URL else ""}
     if binding.check is BindingCheck.NONE:
         is_known = all(getattr(binding, name) == value for name, value in about.items())
         return binding if is_known else await _changed(uow, binding, **about)
-    await uow.conversations.update(binding.conversation_id)
+    await conversations.hold(uow, binding.conversation_id)
     binding = await _present(uow, binding.id)
-    there = await uow.bindings.at(Place(account=binding.place.account, channel=channel, thread=thread))
+    if not binding.is_on:
+        return binding
+    there = await leads_to(uow, binding.conversation_id, Place(account=binding.place.account, channel=channel, thread=thread), kind)
     if there and there.id != binding.id:
+        if there.conversation_id == binding.conversation_id:
+            await _put_away(uow, binding)
+            return await _show(uow, there, binding.mode, by=binding.bound_by, source=binding.surface)
         if there.is_on:
             await end(uow, binding, PLACE_TAKEN)
             return await _present(uow, binding.id)
         await _put_away(uow, there)
-    where = {"channel": channel, "thread": thread, "opened": opened}
-    binding = await _changed(uow, binding, check=BindingCheck.NONE, **where, **about)
-    if binding.is_on:
-        await _tell(uow, binding, "followed", by=binding.bound_by, source=binding.surface)
-    return binding
+    about |= {"channel": channel, "thread": thread, "opened": opened}
+    return await _show(uow, binding, binding.mode, by=binding.bound_by, source=binding.surface, **about)
 
 
-async def seen(uow: UnitOfWork, binding: Binding, kind: ChannelKind) -> Binding:
-    """Notes what kind of place it is by now: where it is not open any more, its name is nobody else's."""
-    return binding if binding.kind is kind else await _changed(uow, binding, kind=kind, label=_label(kind, binding.label))
+async def seen(uow: UnitOfWork, binding: Binding, kind: ChannelKind, label: str = "") -> Binding:
+    """Notes what kind of place it is by now, and its name, where that is known: where it is not open any more, that is nobody else's."""
+    about = {"kind": kind, "label": _label(kind, label or binding.label)}
+    if (binding.kind, binding.label) == (about["kind"], about["label"]):
+        return binding
+    await conversations.hold(uow, binding.conversation_id)
+    return await _changed(uow, binding, **about)
 
 
 async def end(uow: UnitOfWork, binding: Binding, reason: str) -> None:
     """Nothing is delivered to the place any more. `reason` is a stable code, such as `is_archived`."""
-    await uow.conversations.update(binding.conversation_id)
+    await conversations.hold(uow, binding.conversation_id)
     present = await uow.bindings.get(binding.id)
-    if present is None or present.ended:
+    if present is None or present.ended or present.is_former:
         return
     present = await _changed(uow, present, ended=reason)
     if present.mode is not BindingMode.OFF:
@@ -212,11 +235,11 @@ async def revive(uow: UnitOfWork, binding: Binding) -> None:
     """
     if not binding.ended or binding.check is not BindingCheck.NONE:
         return
-    await uow.conversations.update(binding.conversation_id)
-    present, conversation = await uow.bindings.get(binding.id), await uow.conversations.find(binding.conversation_id)
-    if present is None or conversation is None or not present.ended:
+    await conversations.hold(uow, binding.conversation_id)
+    present = await uow.bindings.get(binding.id)
+    if present is None or not present.ended:
         return
-    present = await _changed(uow, present, ended=None, cursor=await _before_what_is_new(uow, conversation))
+    present = await _changed(uow, present, ended=None, cursor=await _before_what_is_new(uow, binding.conversation_id))
     if present.is_on:
         await _tell(uow, present, "back", by=None, source=present.surface)
 
@@ -226,6 +249,7 @@ async def keep_private(uow: UnitOfWork, conversation_id: UUID) -> None:
     conversation = await uow.conversations.find(conversation_id)
     if conversation is None or conversation.visibility is Visibility.PRIVATE:
         return
+    await conversations.hold(uow, conversation_id)
     for binding in await uow.bindings.of_conversation(conversation_id):
         if binding.followed and binding.is_on:
             await _unfollow(uow, None, binding, binding.surface)
@@ -234,25 +258,33 @@ async def keep_private(uow: UnitOfWork, conversation_id: UUID) -> None:
 
 async def leave_direct(uow: UnitOfWork, user_id: UUID, account: Account | None = None) -> None:
     """Nothing more is shown in somebody's direct messages, on one account or all, without a word there: they may not be theirs any more."""
-    for binding in await uow.bindings.direct_of(user_id):
-        if binding.is_delivered_to and account in (None, binding.place.account):
-            await _unfollow(uow, None, binding, binding.surface)
-            await _changed(uow, binding, mode=BindingMode.OFF, until=None)
+    for found in await uow.bindings.direct_of(user_id):
+        if found.is_delivered_to and account in (None, found.place.account):
+            await conversations.hold(uow, found.conversation_id)
+            if (binding := await uow.bindings.get(found.id)) and binding.is_delivered_to:
+                await _unfollow(uow, None, binding, binding.surface)
+                await _changed(uow, binding, mode=BindingMode.OFF, until=None)
 
 
 # --- helpers -------------------------------------------------------------------------------------------------------------
 
 
+def _is_only_a_link(binding: Binding) -> bool:
+    """To a thread of which nobody knows yet whether there is such a one."""
+    return binding.kind is None and binding.opened and binding.check is not BindingCheck.NONE
+
+
 async def _held(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> Conversation:
-    """The conversation as it is now, its row held until the transaction ends."""
+    """The conversation as it is now, held until the transaction ends."""
     await conversations.get(uow, principal, conversation_id)
-    await uow.conversations.update(conversation_id)
+    await conversations.hold(uow, conversation_id)
     return await conversations.get(uow, principal, conversation_id)
 
 
 async def _present(uow: UnitOfWork, binding_id: UUID) -> Binding:
+    """As it is now that its conversation is held: its place may have been given away meanwhile."""
     binding = await uow.bindings.get(binding_id)
-    if binding is None:
+    if binding is None or binding.is_former:
         raise NotFound(f"There is no binding {binding_id}.")
     return binding
 
@@ -290,7 +322,7 @@ async def _add(uow: UnitOfWork, principal: Principal, conversation: Conversation
         account=place.account.id,
         channel=place.channel,
         thread=place.thread,
-        cursor=await _before_what_is_new(uow, conversation),
+        cursor=await _before_what_is_new(uow, conversation.id),
         ended=None,
         status_shown=False,
         bound_by=principal.user_id,
@@ -315,23 +347,51 @@ async def _change(
     source: str,
 ) -> Binding:
     """To another mode than OFF."""
-    if binding.is_on and binding.mode is mode:
+    if binding.is_on and check is not BindingCheck.NONE:
+        check = binding.check
+    if binding.is_on and (binding.mode, binding.check) == (mode, check):
         return binding
     await _within_pace(uow, principal)
-    if not binding.is_on or mode is BindingMode.TWO_WAY:
-        await _ask_first(uow, principal, conversation, binding.kind, confirmed=confirmed)
-    if binding.is_on:
-        binding = await _changed(uow, binding, mode=mode)
-        if binding.check is BindingCheck.NONE:
-            await _tell(uow, binding, "mode", by=principal.user_id, source=source)
-        return binding
-    await _require_identity(uow, principal, binding.place, check)
-    cursor = await _before_what_is_new(uow, conversation)
-    back = {"mode": mode, "check": check, "bound_by": principal.user_id, "ended": None, "until": None, "cursor": cursor}
-    binding = await _changed(uow, binding, **back)
-    if check is BindingCheck.NONE:
-        await _tell(uow, binding, "back", by=principal.user_id, source=source)
-    return binding
+    if not binding.is_on or (mode is BindingMode.TWO_WAY and binding.mode is not mode):
+        await _ask_first(uow, conversation, binding.kind, mode, confirmed=confirmed)
+    if not binding.is_on:
+        await _require_identity(uow, principal, binding.place, check)
+    return await _show(uow, binding, mode, check=check, by=principal.user_id, source=source)
+
+
+async def _show(
+    uow: UnitOfWork,
+    binding: Binding,
+    mode: BindingMode,
+    *,
+    check: BindingCheck = BindingCheck.NONE,
+    by: UUID | None,
+    source: str,
+    **about: Any,
+) -> Binding:
+    """What is said is shown there from now on, in a mode other than OFF; told once nothing is to be asked of the platform any more."""
+    is_shown = binding.is_on and binding.check is BindingCheck.NONE
+    if not is_shown and check is BindingCheck.NONE:
+        notice: Notice = "back" if await _was_shown(uow, binding) else "followed"
+    else:
+        notice = "mode"
+    changes = {"mode": mode, "check": check, **about}
+    if not binding.is_on:
+        cursor = await _before_what_is_new(uow, binding.conversation_id)
+        changes |= {"bound_by": by, "ended": None, "until": None, "cursor": cursor}
+    elif check is not binding.check:
+        changes |= {"bound_by": by}
+    changed = await _changed(uow, binding, **changes)
+    if check is BindingCheck.NONE and not (is_shown and binding.mode is mode):
+        await _tell(uow, changed, notice, by=by, source=source)
+    return changed
+
+
+async def _was_shown(uow: UnitOfWork, binding: Binding) -> bool:
+    """Whether people were told there already what it is that is shown."""
+    if not binding.followed or binding.check is BindingCheck.NONE:
+        return True
+    return bool(await uow.deliveries.of_binding(binding.id, [INTRO]))
 
 
 async def _unfollow(uow: UnitOfWork, by: UUID | None, binding: Binding, source: str) -> Binding:
@@ -356,29 +416,32 @@ async def _require_identity(uow: UnitOfWork, principal: Principal, place: Place,
         raise InvalidInput(wording.link_first(place.account.surface))
 
 
-async def _ask_first(
-    uow: UnitOfWork, principal: Principal, conversation: Conversation, kind: ChannelKind | None, *, confirmed: bool
-) -> None:
+async def _ask_first(uow: UnitOfWork, conversation: Conversation, kind: ChannelKind | None, mode: BindingMode, *, confirmed: bool) -> None:
     if confirmed or conversation.visibility is Visibility.SHARED or kind is ChannelKind.DIRECT:
         return
     names = await uow.users.names(await conversations.readers(uow, conversation) or ())
     readers = wording.listed(sorted(names.values()), at_most=_NAMED)
     verb = "reads" if len(names) == 1 else "read"
-    raise NotConfirmed(f"This conversation is private: only {readers} {verb} it. Everybody in that channel or thread would read it, too.")
+    others = "Everybody in that channel or thread would read it, too"
+    if mode is BindingMode.TWO_WAY:
+        others += ", and whoever writes there takes part from then on: all of it is theirs to read, also when it is unfollowed"
+    raise NotConfirmed(f"This conversation is private: only {readers} {verb} it. {others}.")
 
 
 async def _within_pace(uow: UnitOfWork, principal: Principal) -> None:
     """Counts it as a message: each is told in the conversation, and may be asked of a platform."""
     earlier = await uow.inbox.nth_last(principal.user_id, _PER_MINUTE)
     if earlier and earlier > uow.now - _MINUTE:
-        raise RateLimited("Too much was followed and unfollowed. Try again in a minute.", retry_after=60.0)
+        raise RateLimited("Too much was said and followed in a minute. Try again in a minute.", retry_after=60.0)
     key = InboxKey(source="binding", scope=str(principal.user_id), event_id=str(new_id()))
     await uow.inbox.add(InboxEntry(key=key, body_sha256=""), user_id=principal.user_id, at=uow.now)
 
 
-async def _before_what_is_new(uow: UnitOfWork, conversation: Conversation) -> int:
+async def _before_what_is_new(uow: UnitOfWork, conversation_id: UUID) -> int:
     """The seq before the oldest message that waits for an answer, or the last one."""
-    unfinished = await uow.turns.unfinished(conversation.id)
+    unfinished, conversation = await uow.turns.unfinished(conversation_id), await uow.conversations.find(conversation_id)
+    if conversation is None:
+        raise NotFound(f"There is no conversation {conversation_id}.")
     return (unfinished[0].seq if unfinished else conversation.next_seq) - 1
 
 
@@ -403,7 +466,7 @@ def _sentence(notice: Notice, name: str, where: str, binding: Binding) -> str:
             return f"{name} stopped following this in {where}." if name else f"This is not shown in {where} any more."
         case "ended":
             begun = f"is not shown in {where} any more" if binding.check is BindingCheck.NONE else f"could not be shown in {where}"
-            return f"This {begun}. {wording.ended(binding.ended or '')}"
+            return f"This {begun}. {wording.ended(binding.ended or '', binding.mode)}"
         case "back":
             return f"{name} follows this in {where} again{how}." if name else f"This is shown in {where} again{how}."
 

@@ -75,6 +75,13 @@ async def get(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> C
     return conversation
 
 
+async def hold(uow: UnitOfWork, conversation_id: UUID) -> None:
+    """Holds its unfinished turns, then its row, until the transaction ends. Whoever decides on a turn takes them in that order, too."""
+    for turn in await uow.turns.unfinished(conversation_id):
+        await uow.turns.lock(turn.id)
+    await uow.conversations.update(conversation_id)
+
+
 async def page(uow: UnitOfWork, principal: Principal, *, archived: bool = False, limit: int = 50, offset: int = 0) -> ConversationPage:
     """The archived ones, or all others; the most recently used first."""
     require(principal, "chat")

@@ -188,13 +188,13 @@ async def _unlink(uow: UnitOfWork, found: Identity, people: PeopleMap) -> None:
 # --- on contact ---------------------------------------------------------------------------------------------------------------
 
 
-async def known(uow: UnitOfWork, account: Account, external_id: str, people: PeopleMap) -> User | None:
+async def known(uow: UnitOfWork, account: Account, external_id: str, people: PeopleMap) -> tuple[User, Identity] | None:
     """Who this person is; None where `meet` has to settle that. Raises NotAuthenticated for a user who is disabled."""
     found = await uow.identities.get(account, external_id)
     mapped = await _mapped(uow, account, external_id, people)
     if found is None or (mapped and mapped.id != found.user_id):
         return None
-    return await identity.let_in(uow, found)
+    return await identity.let_in(uow, found), found
 
 
 async def meet(uow: UnitOfWork, account: Account, external_id: str, name: str, people: PeopleMap) -> tuple[User, Identity]:

@@ -649,6 +649,10 @@ class KnownPlace:
     label: str
 
 
+NOT_A_READER = "not_a_reader"
+PLACE_TAKEN = "place_taken"
+NOT_SERVED = "not_served"
+"""Why we end a binding ourselves, beside the platforms' own reasons."""
 NEW_THREAD = "new-"
 """What the names begin with that a thread has before the message was posted on which it is to be made. No platform gives such an id."""
 FORMER = "was-"
@@ -659,6 +663,8 @@ TO_ARRANGE = "?"
 """The thread is to be named or archived anew."""
 CARD = "card"
 """The item of a delivery that is the card of a conversation's task. Its revision is the task's version."""
+INTRO = "intro"
+"""The item of the delivery that tells what went before, where something is followed. Its revision is the seq of the last such message."""
 
 
 class DeliveryState(StrEnum):

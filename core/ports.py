@@ -669,7 +669,10 @@ class Bindings(Protocol):
         ...
 
     async def direct_of(self, user_id: UUID) -> list[Binding]:
-        """In direct messages with this person, as far as is known: who bound them, or else owns what they show. By id."""
+        """In direct messages with this person, as far as is known: who bound them, or else owns what they show. By id.
+
+        Where a place's kind was never noted, one that shows a private conversation without a thread counts as such.
+        """
         ...
 
     async def of_account(self, account: Account) -> list[Binding]:
@@ -707,6 +710,10 @@ class Bindings(Protocol):
 class Deliveries(Protocol):
     async def put(self, *deliveries: Delivery) -> None:
         """Inserts them, or replaces what was noted in their place."""
+        ...
+
+    async def revise(self, binding_id: UUID, item: str, revision: int) -> None:
+        """Notes which revision of its message an item shows, and leaves what else is noted of it as it is."""
         ...
 
     async def of_binding(self, binding_id: UUID, items: Collection[str]) -> list[Delivery]:

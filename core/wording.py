@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from core.llm.failures import why
-from core.models import JSON
+from core.models import JSON, NOT_A_READER, NOT_SERVED, PLACE_TAKEN, BindingMode
 
 NO_WORKER = "No worker runs that could answer."
 START_WORKER = "Start one that has this model's key with `onethread worker`."
@@ -80,7 +80,7 @@ def surface(name: str) -> str:
 
 def link_first(name: str) -> str:
     """What somebody is told whom nobody knows on a chat platform."""
-    return f"Link your {surface(name)} account first: type `/link` in {surface(name)}, or see Settings, Accounts."
+    return f"Link your {surface(name)} account first: type `/link` in {surface(name)}, or see Settings > Accounts."
 
 
 def place(binding: JSON) -> str:
@@ -115,14 +115,15 @@ def standing(binding: JSON) -> str:
         case "pending":
             return f"as soon as {surface(binding['surface'])} was asked"
         case "ended":
-            return ended(binding["reason"])
+            return ended(binding["reason"], binding["mode"])
         case _:
             return "off"
 
 
-def ended(reason: str) -> str:
-    """Why nothing is delivered to a place any more: a sentence for a binding's reason."""
-    return _ENDED.get(reason, "Onethread may not write there any more.")
+def ended(reason: str, mode: str = BindingMode.TWO_WAY) -> str:
+    """Why nothing is delivered to a place any more, and what to do about it: for a binding's reason and mode."""
+    again = "then follow it again, there or on the page" if mode == BindingMode.WATCH else "then write there again"
+    return _ENDED.get(reason, "Onethread may not write there any more.").format(again=again)
 
 
 def listed(names: Sequence[str], *, at_most: int) -> str:
@@ -132,17 +133,18 @@ def listed(names: Sequence[str], *, at_most: int) -> str:
 
 
 _GONE = "The channel or thread is not there any more, or Onethread cannot see it."
-_RIGHTS = "Onethread lacks the right to write there. Give it that right, then write there again."
+_RIGHTS = "Onethread lacks the right to write there. Give it that right, {again}."
+_NOT_INVITED = "Onethread is not in that channel. Invite it, {again}."
 _LOCKED = "The thread is locked."
 _DIRECT = "This person takes no direct messages from Onethread."
 _ENDED = {
-    "not_a_reader": "Whoever wanted it there does not read that place, or it does not exist.",
-    "place_taken": "Another conversation is shown there already.",
-    "not_served": "Onethread is not to write in that channel.",
+    NOT_A_READER: "Whoever wanted it there does not read that place, or it does not exist.",
+    PLACE_TAKEN: "Another conversation is shown there already.",
+    NOT_SERVED: "Onethread is not to write in that channel.",
     "is_archived": "The channel is archived.",
     "is_inactive": "The channel is archived or deleted.",
-    "not_in_channel": "Onethread is not in that channel. Invite it, then write there again.",
-    "channel_not_found": "Onethread is not in that channel. Invite it, then write there again.",
+    "not_in_channel": _NOT_INVITED,
+    "channel_not_found": _NOT_INVITED,
     "thread_not_found": _GONE,
     "message_gone": "The message with its thread was deleted.",
     "restricted_action_thread_locked": _LOCKED,

@@ -438,7 +438,9 @@ def bind(conversation: str, place: str | None, mode: str | None, off: str | None
     if off:
         _run_in_app(lambda app: commands.unfollow(app, conversation, off))
     elif place:
-        _run_in_app(lambda app: commands.follow(app, conversation, place, mode=mode, yes=yes))
+        commands.asking_first(
+            lambda confirmed: _run_in_app(lambda app: commands.follow(app, conversation, place, mode=mode, confirmed=confirmed)), yes=yes
+        )
     else:
         _run_in_app(lambda app: commands.show(app, conversation))
 
@@ -450,6 +452,8 @@ def link(context: click.Context, owner: str) -> None:
     """Make an account on Slack or Discord a person's: print a code, alone, that they type there as /link CODE."""
     from onethread import binding_commands as commands
 
+    if context.invoked_subcommand and owner:
+        raise click.UsageError("--user is whose code it shall be: it goes with no other command.")
     if not context.invoked_subcommand:
         _run_in_app(lambda app: commands.make_code(app, owner))
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from bots.discord.config import DiscordConfig
 from bots.slack.config import SlackConfig
 from bots.surface import AccountClosed, PlaceClosed, SurfaceError
+from core import wording
 from core.errors import InvalidInput
 from onethread.finding import Finding, Level
 from onethread.settings import CONFIG_FILE, LOCAL_NAMES, Settings, discord_config, people_map, slack_config
@@ -38,7 +39,7 @@ async def slack(settings: Settings) -> list[Finding]:
     except InvalidInput as error:
         return [Finding("broken", f"Slack: {error}")]
     if config is None:
-        return [Finding("note", "Slack: no token is set", "docs/slack.md leads to the first answer there.")]
+        return [Finding("note", "Slack: no token is set", "docs/slack.md leads to the first answer there."), *_people_of(settings, "slack")]
 
     from bots.slack import access  # brings Slack's SDK along
 
@@ -63,6 +64,13 @@ def _unanswered(platform: str, error: SurfaceError) -> Finding:
     if isinstance(error, AccountClosed | PlaceClosed):
         return Finding("broken", f"{platform}: {error}")
     return Finding("note", f"{platform}: {error}", f"Without a connection to {platform} nothing of it can be checked. Try again later.")
+
+
+def _people_of(settings: Settings, surface: str) -> Iterator[Finding]:
+    """Those whom the map names on a platform that is not set up."""
+    if names := sorted({name for (known_on, *_), name in people_map(settings).items() if known_on == surface}):
+        text = f"people: accounts on {wording.surface(surface)} are named, which is not set up: {wording.listed(names, at_most=5)}"
+        yield Finding("note", text, f"Set its token: docs/{surface}.md. Or remove them under [people] in {CONFIG_FILE}.")
 
 
 def _people_elsewhere(settings: Settings, surface: str, account: str) -> Iterator[Finding]:
@@ -113,7 +121,8 @@ async def discord(settings: Settings) -> list[Finding]:
     except InvalidInput as error:
         return [Finding("broken", f"Discord: {error}")]
     if config is None:
-        return [Finding("note", "Discord: no token is set", "docs/discord.md leads to the first answer there.")]
+        none = Finding("note", "Discord: no token is set", "docs/discord.md leads to the first answer there.")
+        return [none, *_people_of(settings, "discord")]
 
     from bots.discord import access, client, installation  # brings discord.py along
 

@@ -42,6 +42,7 @@ from core.models import (
     InboundEvent,
     KnownPlace,
     Place,
+    Visibility,
 )
 from storage import schema
 from storage.prepared import Prepared
@@ -111,7 +112,10 @@ class Bindings(Repository):
         conversation = schema.conversations.c
         joined = select(_bindings).join(schema.conversations, conversation.id == _bindings.c.conversation_id)
         is_theirs = func.coalesce(_bindings.c.bound_by, conversation.owner_id) == user_id
-        return await self._search(Binding, joined.where(_bindings.c.kind == ChannelKind.DIRECT, is_theirs).order_by(_bindings.c.id))
+        is_private = conversation.visibility == Visibility.PRIVATE
+        of_older_days = and_(_bindings.c.kind.is_(None), _bindings.c.thread == "", ~_bindings.c.followed, is_private)
+        is_direct = or_(_bindings.c.kind == ChannelKind.DIRECT, of_older_days)
+        return await self._search(Binding, joined.where(is_direct, is_theirs).order_by(_bindings.c.id))
 
     async def known_places(self, principal: Principal, *, limit: int) -> list[KnownPlace]:
         query = _known_places().where(visible_to(principal), schema.identities.c.user_id == principal.user_id).limit(limit)
@@ -145,6 +149,10 @@ class Deliveries(Repository):
     async def put(self, *deliveries: Delivery) -> None:
         for delivery in deliveries:
             await self._upsert(_deliveries, dump(delivery))
+
+    async def revise(self, binding_id: UUID, item: str, revision: int) -> None:
+        is_it = (_deliveries.c.binding_id == binding_id, _deliveries.c.item == item)
+        await self._connection.execute(update(_deliveries).where(*is_it).values(revision=revision))
 
     async def of_binding(self, binding_id: UUID, items: Collection[str]) -> list[Delivery]:
         query = select(_deliveries).where(_deliveries.c.binding_id == binding_id, _deliveries.c.item.in_(items))

@@ -29,6 +29,7 @@ from bots.surface import (
 )
 from core.attachments import Upload
 from core.errors import InvalidInput
+from core.ids import new_id
 from core.models import JSON, Account, AgentStatus, ChannelKind, Identity, Place
 
 _T = TypeVar("_T")
@@ -126,6 +127,8 @@ class Platform:
         """Channels that are not there."""
         self.readers: defaultdict[str, set[str]] = defaultdict(set)
         """Who reads in a channel."""
+        self.without_dms: set[str] = set()
+        """People who cannot be told anything alone."""
         self.changed = asyncio.Condition()
         self._later: set[asyncio.Task[None]] = set()
 
@@ -306,8 +309,16 @@ class FakeSurface:
     async def show_status(self, place: Place, status: AgentStatus, sentence: str) -> None:
         await self._call("status", place, lambda: self.platform.statuses[place].append((status, sentence)))
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
-        await self._call("tell", place, lambda: self.platform.told.append((person, sentence)))
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
+        openly = Part(text=f"@{person} {otherwise or sentence}")
+
+        def effect() -> None:
+            if person in self.platform.without_dms:
+                self.platform.post(place, openly, new_id())
+            else:
+                self.platform.told.append((person, sentence))
+
+        await self._call("tell", place, effect)
 
     def event(self, payload: JSON) -> Event | None:
         return None

@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 TOGETHER = (
     "tests/chaos/",  # mostly waits; both databases at once would leave each of them half a machine
+    "tests/everywhere/test_scene.py",  # likewise
     "tests/page/test_s",  # one browser, one server; the half of its tests that begins so, for a core each
     "tests/page/",
     "tests/e2e/test_mcp_clients.py",
@@ -30,11 +31,13 @@ BESIDE = dict.fromkeys(
 )
 """Files whose tests run in the same process as those of another one: these all load litellm, which takes seconds in each."""
 THEN = (
+    "tests/everywhere/",
     "tests/e2e/test_schemathesis.py",
     "tests/e2e/test_slack.py",
     "tests/e2e/test_discord.py",
     "tests/e2e/test_mcp_conformance.py",
     "tests/e2e/test_serve.py",
+    "tests/everywhere/",
     "tests/e2e/",
     "tests/integration/",
     "tests/contract/",

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from html import escape
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
@@ -89,7 +90,7 @@ def link(*, user: User, account: Identity) -> HTMLResponse:
 <p>Whoever writes as <b>{name}</b> on {platform} will act as you, <b>{escape(user.name)}</b>: read all that you can read, and write in your
 name. What was said with it so far becomes yours.</p>
 <p class="plain-alert" role="note">Did you type <b>/link</b> yourself? If somebody sent you this link, close this page.</p>
-<form method="post">
+<form method="post" action="?account={quote(name_of(account))}">
 <button class="button primary">Yes, link it with {escape(user.name)}</button>
 </form>
 <a class="button" href="/">No, it is not mine</a>
@@ -97,15 +98,9 @@ name. What was said with it so far becomes yours.</p>
     return _page("Link an account", body)
 
 
-def linked(account: Identity) -> HTMLResponse:
-    body = f"""
-<div class="plain-card">
-<h1>Linked</h1>
-<p><b>{escape(account.name)}</b> on {wording.surface(account.surface)} is you from now on.</p>
-<a class="button primary" href="/">Go on to Onethread</a>
-<a class="button" href="/settings/accounts">See your accounts, or unlink it</a>
-</div>"""
-    return _page("Linked", body)
+def name_of(account: Identity) -> str:
+    """What the form that links it calls it."""
+    return ":".join((account.surface, account.account, account.external_id))
 
 
 def failure(problem: Problem) -> HTMLResponse:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from bots.view import Before, Standing
 from core.models import (
+    INTRO,
     Binding,
     BindingMode,
     ChannelKind,
@@ -17,9 +18,7 @@ from core.models import (
 )
 from core.ports import UnitOfWork
 
-INTRO = "intro"
-"""The item of the delivery that tells it. Its revision is the seq of the last message that went before."""
-_READ = 20
+_QUOTED = 20
 """Messages at the beginning and at the end that are read for it."""
 
 
@@ -40,16 +39,38 @@ def begins(message: Message, binding: Binding) -> bool:
     return about.get("notice") in ("followed", "back") and about.get("binding_id") == str(binding.id)
 
 
-def is_told(message: Message, row: Delivery | None) -> bool:
-    """Whether such a notice is told there by the intro."""
-    is_first = row is None or row.remote_id is None or message.created_at <= row.sent_at
-    return message.metadata["notice"] == "followed" and is_first
+def is_first(notice: Message) -> bool:
+    """Whether such a notice tells of the first time: the intro says it there."""
+    return bool(notice.metadata["notice"] == "followed")
 
 
-async def before(uow: UnitOfWork, conversation: Conversation, last: int) -> Before:
-    """What went before, up to the seq `last`."""
-    first = await uow.messages.since(conversation.id, 1, limit=_READ) if last else []
-    newest = await uow.messages.page(conversation.id, before=last + 1, limit=_READ) if last else []
+class Past:
+    """What went before at a place: read once, and not for every event. Where a message may have changed, another one is to be made."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._before = Before(count=0, since=None)
+
+    async def read(self, uow: UnitOfWork, conversation: Conversation, last: int) -> Before:
+        """Up to the seq `last`."""
+        if last != self._last:
+            self._before = await _read(uow, conversation, last)
+            self._last = last
+        return self._before
+
+
+def standing(binding: Binding, conversation: Conversation, *, also: str) -> Standing:
+    return Standing(
+        read_only=binding.mode is BindingMode.WATCH,
+        read_by_others=binding.kind is not ChannelKind.OPEN and conversation.visibility is Visibility.SHARED,
+        is_left=binding.mode is BindingMode.OFF,
+        also=also,
+    )
+
+
+async def _read(uow: UnitOfWork, conversation: Conversation, last: int) -> Before:
+    first = await uow.messages.since(conversation.id, 1, limit=_QUOTED) if last else []
+    newest = await uow.messages.page(conversation.id, before=last + 1, limit=_QUOTED) if last else []
     read = list({each.id: each for each in (*first, *newest) if each.seq <= last}.values())
     said = [each for each in read if each.role is Role.USER]
     authors = dict.fromkeys(each.author_id for each in said if each.author_id)
@@ -62,15 +83,6 @@ async def before(uow: UnitOfWork, conversation: Conversation, last: int) -> Befo
         summary=summary.text if summary else "",
         first="" if summary else _text(said),
         last="" if summary else _text([each for each in reversed(newest) if _is_answer(each)]),
-    )
-
-
-def standing(binding: Binding, conversation: Conversation, *, also: str) -> Standing:
-    return Standing(
-        read_only=binding.mode is BindingMode.WATCH,
-        read_by_others=binding.kind is not ChannelKind.OPEN and conversation.visibility is Visibility.SHARED,
-        is_left=binding.mode is BindingMode.OFF,
-        also=also,
     )
 
 

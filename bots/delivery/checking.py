@@ -12,17 +12,16 @@ from bots.surface import AccountClosed, Busy, Call, PermissionMissing, PlaceClos
 from core import bindings
 from core.errors import Conflict, NotFound
 from core.ids import new_id
-from core.models import NEW_THREAD, Binding, BindingCheck
+from core.models import NEW_THREAD, NOT_A_READER, NOT_SERVED, PLACE_TAKEN, Binding, BindingCheck
 from core.ports import UnitOfWork
 
 _MISSING = "missing_permission"
-_NOT_SERVED = "not_served"
 _T = TypeVar("_T")
 _log = structlog.get_logger()
 
 
 async def checked(services: Services, outlet: Outlet, binding: Binding, *, is_patient: bool) -> Binding | None:
-    """The binding with what its place is; None where it ended instead, without a word at the place.
+    """The binding with what its place is; None where it ended instead, without a word at the place, or another one shows it there.
 
     Raises LeaseLost, StorageUnavailable, and the SurfaceErrors after which it is to be asked again: `is_patient` says whether what nobody
     knows the reason of is one of them.
@@ -30,14 +29,14 @@ async def checked(services: Services, outlet: Outlet, binding: Binding, *, is_pa
     try:
         spot = await _look_up(services, outlet, binding)
         if not await outlet.serves(spot.channel):
-            raise PlaceClosed("Onethread is not to write there.", reason=_NOT_SERVED)
+            raise PlaceClosed("Onethread is not to write there.", reason=NOT_SERVED)
         found = await _noted(services, outlet, lambda uow: _fit(uow, outlet, binding, spot))
     except (PlaceClosed, PermissionMissing, Refused) as error:
         if isinstance(error, Refused) and is_patient:
             raise
         reason = _MISSING if isinstance(error, PermissionMissing) else error.reason
     except Conflict:  # at this moment somebody had something else shown there
-        reason = bindings.PLACE_TAKEN
+        reason = PLACE_TAKEN
     except NotFound:  # nobody wants it there any more
         return None
     except AccountClosed as error:
@@ -45,7 +44,7 @@ async def checked(services: Services, outlet: Outlet, binding: Binding, *, is_pa
         raise
     else:
         outlet.learned(found.place)
-        return found if found.is_delivered_to else None
+        return found if found.id == binding.id and found.is_delivered_to else None
     _log.info("delivery.place_not_fit", binding_id=str(binding.id), reason=reason)
     await _noted(services, outlet, lambda uow: bindings.end(uow, binding, reason))
     return None
@@ -61,7 +60,7 @@ async def _look_up(services: Services, outlet: Outlet, binding: Binding) -> Spot
         spot = await _asked(outlet, binding, person.external_id)
         if spot.reads:
             return spot
-    raise PlaceClosed("Whoever wanted that does not read there.", reason=bindings.NOT_A_READER)
+    raise PlaceClosed("Whoever wanted that does not read there.", reason=NOT_A_READER)
 
 
 async def _asked(outlet: Outlet, binding: Binding, person: str) -> Spot:

@@ -97,15 +97,15 @@ class Deliveries:
             return
         try:
             async with self._services.storage.read() as uow:
-                found = {each: await uow.bindings.of_conversation(each) for each in conversation_ids}
+                found = await uow.bindings.of_conversations(conversation_ids)
         except StorageUnavailable:
             await self._load(group)
             return
-        for conversation_id, bindings in found.items():
+        for conversation_id in conversation_ids:
             self._drop(conversation_id)
-            for binding in bindings:
-                if self._is_ours(binding):
-                    self._know(binding)
+        for binding in found:
+            if self._is_ours(binding):
+                self._know(binding)
 
     def _is_ours(self, binding: Binding) -> bool:
         return binding.place.account == self._surface.account and binding.is_delivered_to
@@ -113,6 +113,8 @@ class Deliveries:
     def _know(self, binding: Binding) -> None:
         self._bindings[binding.id] = binding
         self._places[binding.conversation_id].add(binding.id)
+        if binding.id in self._writers:  # which may be about to end, as the place was left before
+            self._writers[binding.id][0].poke()
 
     def _drop(self, conversation_id: UUID) -> None:
         """Its writers find out by themselves."""
@@ -131,3 +133,5 @@ class Deliveries:
             await writer.run()
         finally:
             del self._writers[binding_id]
+        if writer.is_over and (binding := self._bindings.pop(binding_id, None)):
+            self._places[binding.conversation_id].discard(binding_id)

@@ -9,12 +9,25 @@ from uuid import UUID
 
 from bots import view
 from bots.delivery import beginnings, theirs
-from bots.delivery.beginnings import INTRO
+from bots.delivery.beginnings import Past
 from bots.delivery.plan import LONG_AGO, Cuts, Remote
 from bots.view import Answer, View
 from core import wording
 from core.frames import bindings_json, messages_json, task_json
-from core.models import CARD, JSON, Binding, BindingMode, Conversation, Delivery, DeliveryState, Message, MessageStatus, Role, Task
+from core.models import (
+    CARD,
+    INTRO,
+    JSON,
+    Binding,
+    BindingMode,
+    Conversation,
+    Delivery,
+    DeliveryState,
+    Message,
+    MessageStatus,
+    Role,
+    Task,
+)
 from core.ports import UnitOfWork
 
 _LEFT_OUT = re.compile(r"left-out:(\d+)-(\d+)")
@@ -107,21 +120,21 @@ async def left_out(uow: UnitOfWork, binding: Binding, conversation: Conversation
 
 
 async def read(
-    uow: UnitOfWork, binding: Binding, conversation: Conversation, *, task: Task | None, left: LeftOut | None, url: str
+    uow: UnitOfWork, binding: Binding, conversation: Conversation, past: Past, *, task: Task | None, left: LeftOut | None, url: str
 ) -> list[Item]:
-    """In the order in which they are shown. `task` and `url` are the conversation's."""
+    """In the order in which they are shown. `task` and `url` are the conversation's; `past` keeps what the intro quotes."""
     after = max(binding.cursor, left.last if left else 0)
     intro = await beginnings.told(uow, binding)
     messages = await _messages(uow, binding, conversation, after)
     shown = await messages_json(uow, messages)
     items = [_of_message(message, said) for message, said in zip(messages, shown, strict=True)]
-    _word_beginnings(messages, items, binding, intro, url)
+    _word_beginnings(messages, items, binding, url)
     await _mark_past(uow, conversation, items)
     await _note_answers(uow, conversation, items)
     if left and left.last > binding.cursor:
         still = view.left_out(left.last - left.first + 1, url)
         items.append(Item(key=left.key, seq=left.last, revision=1, still=still))
-    heads = await _heads(uow, binding, conversation, task=task, intro=intro, url=url)
+    heads = await _heads(uow, binding, conversation, past, task=task, intro=intro, url=url)
     changes = {theirs.key(message.id): message for message in messages if message.role is Role.USER}
     keys = [item.key for item in (*heads, *items)]
     rows = await uow.deliveries.of_binding(binding.id, [*keys, *changes]) if keys else []
@@ -154,7 +167,7 @@ def _last(binding: Binding, conversation: Conversation) -> int:
 
 
 async def _heads(
-    uow: UnitOfWork, binding: Binding, conversation: Conversation, *, task: Task | None, intro: Delivery | None, url: str
+    uow: UnitOfWork, binding: Binding, conversation: Conversation, past: Past, *, task: Task | None, intro: Delivery | None, url: str
 ) -> list[Item]:
     """What stands before all messages: the card, and in a place that follows what it follows."""
     if not (task or binding.followed):
@@ -166,7 +179,7 @@ async def _heads(
         heads.append(Item(key=CARD, seq=0, revision=task.version, still=view.card(task_said, url, also)))
     if binding.followed:
         begin = beginnings.begin_of(binding, intro)
-        before = await beginnings.before(uow, conversation, begin)
+        before = await past.read(uow, conversation, begin)
         standing = beginnings.standing(binding, conversation, also="" if task else also)
         heads.append(Item(key=INTRO, seq=0, revision=begin, still=view.intro(task_said, conversation.title, url, before, standing)))
     return heads
@@ -190,11 +203,11 @@ def _of_message(message: Message, said: JSON) -> Item:
     return Item(key=str(message.id), seq=message.seq, revision=message.revision, message_id=message.id, said=said)
 
 
-def _word_beginnings(messages: Sequence[Message], items: Sequence[Item], binding: Binding, intro: Delivery | None, url: str) -> None:
+def _word_beginnings(messages: Sequence[Message], items: Sequence[Item], binding: Binding, url: str) -> None:
     """That the conversation is shown there is told by the intro, and by a line of its own where it is so again."""
     for message, item in zip(messages, items, strict=True):
         if beginnings.begins(message, binding):
-            item.said, item.still = None, None if beginnings.is_told(message, intro) else view.back(url)
+            item.said, item.still = None, None if beginnings.is_first(message) else view.back(url)
 
 
 def _changes(binding: Binding, messages: dict[str, Message], shown: dict[UUID, JSON], rows: Sequence[Delivery]) -> list[Item]:

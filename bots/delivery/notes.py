@@ -21,7 +21,7 @@ from bots.surface import PlaceClosed, Spot
 from core import bindings
 from core.errors import Conflict, StorageUnavailable
 from core.ids import new_id
-from core.models import Delivery, DeliveryState
+from core.models import PLACE_TAKEN, Delivery, DeliveryState
 from core.ports import UnitOfWork
 
 _CLOCKS_DIFFER = timedelta(minutes=5)
@@ -98,7 +98,9 @@ class Notes:
         target = self._picture.target
 
         async def note(uow: UnitOfWork) -> None:
-            await uow.deliveries.put(*changed, *await self._theirs(uow, item))
+            await uow.deliveries.put(*changed)
+            if item.theirs:  # of what a person wrote there: they may write on at this moment
+                await uow.deliveries.revise(self._picture.binding.id, item.theirs.item, item.revision)
             await uow.bindings.update(self._picture.binding.id, cursor=target)
 
         if changed or target > self._picture.binding.cursor or item.theirs:
@@ -107,11 +109,6 @@ class Notes:
         for remote, row in zip(item.remotes, rows, strict=True):
             remote.row = row
         self._picture.binding = replace(self._picture.binding, cursor=target)
-
-    async def _theirs(self, uow: UnitOfWork, item: Item) -> list[Delivery]:
-        """What a person wrote there, with the revision of which it was said what became of it; as it is noted now, as they may write on."""
-        found = await uow.deliveries.of_binding(self._picture.binding.id, [item.theirs.item]) if item.theirs else []
-        return [replace(row, revision=item.revision) for row in found]
 
     async def moved(self) -> None:
         """How far everything is, and that it was looked."""
@@ -129,7 +126,7 @@ class Notes:
         try:
             opened = await self._write(lambda uow: uow.bindings.open(binding.id, thread, arranged))
         except Conflict:
-            raise PlaceClosed("This thread shows another conversation already.", reason="place_taken") from None
+            raise PlaceClosed("This thread shows another conversation already.", reason=PLACE_TAKEN) from None
         if opened:  # by somebody who wrote there, it may be
             self._picture.binding = replace(binding, thread=opened.thread, opened=True, arranged=opened.arranged)
 

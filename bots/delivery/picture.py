@@ -8,6 +8,7 @@ from uuid import UUID
 
 from bots import view
 from bots.delivery import history
+from bots.delivery.beginnings import Past
 from bots.delivery.history import Item, LeftOut
 from bots.delivery.outlet import Outlet
 from bots.delivery.plan import LONG_AGO, NEVER, Remote, Want, all_shown, wanted
@@ -66,6 +67,7 @@ class Picture:
         self._outlet = outlet
         self._rules = outlet.rules
         self._left: LeftOut | None = None
+        self._past = Past()
 
     @property
     def is_known(self) -> bool:
@@ -96,6 +98,8 @@ class Picture:
                 self.gone = view.DELETED
             case "tool_call" | "turn_changed" | "agent_status":
                 self._unsettle_unfinished()
+            case "snapshot" | "message_changed":
+                self.is_stale, self._past = True, Past()
             case _:
                 self.is_stale = True
         self.changed.set()
@@ -118,6 +122,7 @@ class Picture:
     async def refresh(self) -> None:
         """Reads what is to be looked after. Raises Over."""
         self.is_stale = self.is_noted = False
+        past = self._past  # what is heard meanwhile may not be in it
         async with self._services.storage.read() as uow:
             binding = await uow.bindings.get(self.binding.id)
             conversation = await uow.conversations.find(self.binding.conversation_id)
@@ -132,18 +137,18 @@ class Picture:
             if not self.is_read:
                 self._left = await history.left_out(uow, binding, conversation, self._rules.backlog)
             task = await uow.tasks.of_conversation(conversation.id)
-            items = await self._read(uow, binding, conversation, task)
+            items = await self._read(uow, binding, conversation, task, past)
         self.arrangement = arrangement(task)
         was_left = self.is_left
         # Whether the status is shown is noted meanwhile by who shows it.
         self.binding = replace(binding, status_shown=self.binding.status_shown) if self.is_read else binding
         self._renew(items, keeps_settled=was_left)
 
-    async def _read(self, uow: UnitOfWork, binding: Binding, conversation: Conversation, task: Task | None) -> list[Item]:
+    async def _read(self, uow: UnitOfWork, binding: Binding, conversation: Conversation, task: Task | None, past: Past) -> list[Item]:
         """Nothing of a place that was left before anything was said there."""
         if not binding.is_delivered_to or (binding.mode is BindingMode.OFF and await history.is_untold(uow, binding)):
             return []
-        return await history.read(uow, binding, conversation, task=task, left=self._left, url=self.url)
+        return await history.read(uow, binding, conversation, past, task=task, left=self._left, url=self.url)
 
     def _renew(self, items: list[Item], *, keeps_settled: bool) -> None:
         """`keeps_settled`: a last frame stays as it is, whatever comes behind it."""

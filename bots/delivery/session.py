@@ -57,6 +57,11 @@ class Session:
         self._taken: Counter[object] = Counter()
         """The steps without a call since anything else happened."""
 
+    @property
+    def binding(self) -> Binding:
+        """As far as it is known."""
+        return self._picture.binding
+
     async def run(self) -> None:
         """Until nothing was left to be done for a while, or nothing is delivered to the place any more."""
         try:

@@ -23,6 +23,8 @@ class Writer:
     def __init__(self, services: Services, outlet: Outlet, binding: Binding) -> None:
         self.has_begun = asyncio.Event()
         """Set when it has read what it looks after, or never will."""
+        self.is_over = False
+        """Whether nothing will be delivered there any more, unless its binding changes."""
         self._services = services
         self._outlet = outlet
         self._rules = outlet.rules
@@ -68,8 +70,10 @@ class Writer:
     async def _deliver(self) -> None:
         binding = await self._present()
         if binding and await self._outlet.serves(binding.channel):
-            await Session(self._services, self._outlet, binding, self._twins, has_begun=self.has_begun, poked=self._poked).run()
-            self._failures = 0
+            session = Session(self._services, self._outlet, binding, self._twins, has_begun=self.has_begun, poked=self._poked)
+            await session.run()
+            self._failures, binding = 0, session.binding
+        self.is_over = binding is None or not binding.is_delivered_to
 
     async def _present(self) -> Binding | None:
         """The binding as it is now, checked where it has to be; None where nothing is delivered there."""

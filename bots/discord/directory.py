@@ -15,7 +15,7 @@ from bots.discord.permissions import ADMINISTRATOR, MANAGE_THREADS, VIEW_CHANNEL
 from bots.discord.text import mentions
 from bots.remembered import Remembered
 from bots.surface import Busy, PlaceClosed, Profile, SurfaceError
-from core.models import ChannelKind
+from core.models import NOT_SERVED, ChannelKind
 
 _NAME_SECONDS = 600.0
 _KIND_SECONDS = 60.0  # a channel may be made private at any time
@@ -34,7 +34,7 @@ _DIRECT, _GROUP, _PRIVATE_THREAD = 1, 3, 12
 _THREADS = frozenset({10, 11, _PRIVATE_THREAD})
 _STRANGER = "I talk with members of the Discord servers that I serve only, and with no bots."
 _NO_ROLE = "I talk with people who have certain roles only. An admin of the server can give you one."
-_NOT_SERVED = PlaceClosed("Onethread does not serve this server.", reason="not_served")
+_NOT_SERVED = PlaceClosed("Onethread does not serve this server.", reason=NOT_SERVED)
 JSON = Mapping[str, Any]
 
 

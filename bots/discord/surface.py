@@ -232,14 +232,14 @@ class DiscordSurface(ChatSurface):
         except SurfaceError:
             pass  # a place that takes no status shows none
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
         async with self._calling():
             try:
                 await self._say(await self._direct_channel(person), sentence)
             except discord.HTTPException as error:
                 if error.code not in NO_DIRECT_MESSAGES:
                     raise
-                await self._say(_channel(place), f"<@{person}> {sentence}", pings={"users": [person]})
+                await self._say(_channel(place), f"<@{person}> {otherwise or sentence}", pings={"users": [person]})
 
     async def notice(self, place: Place, sentence: str, key: str) -> None:
         """Says something that belongs to no conversation, to everybody there; with the same `key` within minutes it is said once."""

@@ -154,7 +154,7 @@ class SlackSurface(ChatSurface):
         async with self._calling():
             await self._status.show(place, status, sentence)
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
         text = plain_text(sentence)
         async with self._calling():
             try:

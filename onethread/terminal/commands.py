@@ -131,7 +131,7 @@ async def _tasks(session: Session, words: str) -> None:
 async def _open(session: Session, what: str) -> None:
     if not what:
         raise InvalidInput("Say what to open: /open OT-3, or a number from /chats.")
-    if what.isdigit():
+    if what.isdecimal():
         await session.open(_numbered(session, int(what)))
         return
     async with session.app.storage.read() as uow:
@@ -175,6 +175,8 @@ async def _unarchive(session: Session, _: str) -> None:
 async def _where(session: Session, _: str) -> None:
     if session.conversation_id is None:
         raise Conflict("Nothing is begun yet that could be followed elsewhere.")
+    if not session.talk.known:
+        raise Conflict("It is being loaded. Ask again in a moment.")
     places = session.talk.conversation["bindings"]
     if not places:
         session.note("Followed nowhere else.")

@@ -41,6 +41,8 @@ class Tried:
     """Somebody who reads there, by their id; nobody has the id 1."""
     label: str
     """Of the place's channel, which is open."""
+    tells_alone: bool = False
+    """Whether the reader can be told what nobody else there sees. They take no direct messages."""
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ async def fake() -> AsyncIterator[Tried]:
         return platform.texts()
 
     platform.readers["C1"].add("U1")
+    platform.without_dms.add("U1")
     platform.missing.add("1")
     yield Tried(surface=FakeSurface(platform), place=place, texts=texts, reader="U1", label="#general")
     await platform.close()
@@ -69,7 +72,7 @@ async def emulated_slack(slack: SlackEmulator) -> AsyncIterator[Tried]:
     async with web_client(config) as client:
         surface = SlackSurface(config, client, await signed_in(client))
         label = f"#{(await alice.client.conversations_info(channel=channel))['channel']['name']}"
-        yield Tried(surface=surface, place=place, texts=texts, reader=alice.id, label=label)
+        yield Tried(surface=surface, place=place, texts=texts, reader=alice.id, label=label, tells_alone=True)
 
 
 def _read(message: dict[str, Any]) -> str:
@@ -80,6 +83,7 @@ def _read(message: dict[str, Any]) -> str:
 async def emulated_discord(discord: DiscordEmulator) -> AsyncIterator[Tried]:
     discord.limits.off()
     alice = discord.person("alice")
+    alice.takes_no_dms = True
     thread = await alice.thread(discord.general, await alice.say(discord.general, "hello"), "hello")
     place = Place(account=Account(surface="discord", id=discord.bot_id), channel=discord.general, thread=thread)
 
@@ -192,6 +196,12 @@ async def test_a_place_is_looked_up_with_its_name_and_who_reads_there(surface: T
 async def test_what_is_not_there_is_a_closed_place(surface: Tried) -> None:
     with pytest.raises(PlaceClosed):
         await surface.surface.look_up(Place(account=surface.place.account, channel="1"))
+
+
+async def test_what_one_person_alone_may_read_is_told_to_nobody_else(surface: Tried) -> None:
+    await surface.surface.tell(surface.place, surface.reader, "A private title", otherwise="I cannot write to you in private.")
+    said = await surface.texts()
+    assert [text.partition(" ")[2] for text in said] == ([] if surface.tells_alone else ["I cannot write to you in private."])
 
 
 async def test_a_status_is_shown_and_taken_back(surface: Tried) -> None:

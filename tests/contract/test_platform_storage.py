@@ -443,6 +443,16 @@ async def test_a_card_that_is_missing_or_older_than_its_task_needs_a_writer(subj
     assert await subject.behind() == [binding.id]
 
 
+async def test_a_revision_is_noted_beside_what_somebody_else_noted_meanwhile(subject: Subject) -> None:
+    chat = await subject.chat()
+    posted, binding = await subject.post(chat.id), await subject.bound(chat.id)
+    read = await subject.deliver(binding, posted.message_id, state=DeliveryState.THEIRS, shown="a" * 64)
+    edited = await subject.deliver(binding, posted.message_id, state=DeliveryState.THEIRS, shown="b" * 64)
+    await subject.write(lambda uow: uow.deliveries.revise(binding.id, read.item, read.revision + 1))
+    [found] = await subject.write(lambda uow: uow.deliveries.of_binding(binding.id, [read.item]))
+    assert found == replace(edited, revision=read.revision + 1)
+
+
 async def test_where_a_conversation_is_followed_what_was_said_before_may_be_quoted_and_needs_a_writer_when_it_is_changed(
     subject: Subject,
 ) -> None:

@@ -72,8 +72,10 @@ class Prompt(Shell):
 def _logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    configure = structlog.configure
     try:
-        yield
+        with mock.patch.object(structlog, "configure", lambda **chosen: configure(**{**chosen, "cache_logger_on_first_use": False})):
+            yield
     finally:
         for handler in root.handlers:
             if handler not in handlers:

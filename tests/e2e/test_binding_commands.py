@@ -6,11 +6,12 @@ import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from core import bindings, conversations, identity, linking, tasks
+from core.errors import Conflict
 from core.ids import new_id
 from core.models import Account, ChannelKind
 from core.ports import UnitOfWork
@@ -62,12 +63,39 @@ def test_a_conversation_is_followed_listed_changed_and_unfollowed(prompt: Prompt
     assert waiting.out == "1  a channel on Slack  as soon as Slack was asked  followed by admin\n"
     assert prompt.run("bind", "OT-1").out == "1  #ops on Slack  two-way  followed by admin  https://acme.slack.com/1\n"
     changed = prompt.run("bind", "OT-1", "1", "--mode", "watch")
-    assert changed.err == "Read-only in #ops on Slack from now on. It is told in the conversation, and there.\n"
-    assert prompt.run("bind", "OT-1", "--off", "all").err == (
-        "Not shown in #ops on Slack any more. It is told in the conversation, and there.\n"
+    assert changed.err == "Read-only in #ops on Slack from now on.\n"
+    assert prompt.run("bind", "OT-1", "1", "--mode", "watch").err == "Read-only in #ops on Slack already.\n"
+    assert prompt.run("bind", "OT-1", CHANNEL).err == begun.err
+    assert (
+        prompt.run("bind", "OT-1", "--off", "all").err
+        == "Not followed any more in #ops on Slack.\nNot followed any more in a channel on Slack.\n"
     )
+    assert prompt.run("bind", "OT-1", "--off", "1").err == "It is off already in #ops on Slack.\n"
     assert prompt.run("bind", "OT-1").out == "1  #ops on Slack  off  followed by admin  https://acme.slack.com/1\n"
     assert prompt.run("bind", "OT-1", "1", "--mode", "two_way").err == begun.err
+    again = prompt.run("bind", "OT-1", "1", "--mode", "two_way")
+    assert again.err == "It was asked for already, and is shown there as soon as `onethread serve` has asked Slack what it is.\n"
+
+
+def test_all_places_are_left_or_none(prompt: Prompt) -> None:
+    stored(prompt, _served)
+    for link in (THREAD, CHANNEL):
+        prompt.run("bind", "OT-1", link)
+    change, changed = bindings.change_mode, 0
+
+    async def once(*arguments: Any, **how: Any) -> Any:
+        nonlocal changed
+        changed += 1
+        if changed == 2:
+            raise Conflict("The second one fails.")
+        return await change(*arguments, **how)
+
+    with prompt.patch.context() as patch:
+        patch.setattr(bindings, "change_mode", once)
+        failed = prompt.run("bind", "OT-1", "--off", "all")
+
+    assert (failed.code, failed.out, failed.err) == (1, "", "Error: The second one fails.\n")
+    assert len(prompt.run("bind", "OT-1").out.splitlines()) == 2
 
 
 def test_a_private_conversation_is_followed_only_when_the_person_says_so(prompt: Prompt) -> None:
@@ -77,7 +105,8 @@ def test_a_private_conversation_is_followed_only_when_the_person_says_so(prompt:
 
     assert (refused.code, refused.err) == (
         1,
-        "Error: This conversation is private: only admin reads it. Everybody in that channel or thread would read it, too. "
+        "Error: This conversation is private: only admin reads it. Everybody in that channel or thread would read it, too, "
+        "and whoever writes there takes part from then on: all of it is theirs to read, also when it is unfollowed. "
         "To have it so, add --yes.\n",
     )
     assert prompt.run("bind", chat).out == ""
@@ -94,7 +123,7 @@ class _Keys(io.StringIO):
 
 def test_at_a_terminal_it_asks_first(prompt: Prompt) -> None:
     chat = stored(prompt, _served)
-    asked = "Everybody in that channel or thread would read it, too. Go on? [y/N]: "
+    asked = "all of it is theirs to read, also when it is unfollowed. Go on? [y/N]: "
 
     with prompt.patch.context() as patch:
         patch.setattr(sys, "stdin", _Keys("\ny\n"))
@@ -111,6 +140,8 @@ def test_at_a_terminal_it_asks_first(prompt: Prompt) -> None:
     [
         (["OT-9"], 1, "Error: No task 'OT-9'. Closest: OT-1.\n"),
         (["OT-1", "1"], 1, "Error: Say what to change: onethread bind OT-1 1 --mode watch, or onethread bind OT-1 --off 1\n"),
+        (["OT-1", "²"], 1, "Error: That is no link to a channel or thread of Slack or Discord."),
+        (["OT-1", "--off", "²"], 1, "Error: There is no place '²' here."),
         (["OT-1", "1", "--mode", "watch"], 1, "Error: There is no place '1' here. See their numbers with: onethread bind OT-1\n"),
         (["OT-1", "--off", "x"], 1, "Error: There is no place 'x' here. See their numbers with: onethread bind OT-1\n"),
         (["OT-1", "--off", "all"], 1, "Error: It is followed nowhere else.\n"),
@@ -147,6 +178,12 @@ def test_an_account_is_linked_by_a_code_listed_and_unlinked(prompt: Prompt) -> N
     )
     assert prompt.run("link", "list").out == ""
     assert prompt.run("link", "remove", "slack:T0123ABCD:U0456EFGH").err == "Error: Nobody has written with this account yet.\n"
+    assert prompt.run("link", "remove", "foo").err == (
+        "Error: 'foo' is no account: write it as slack:T0123ABCD:U0456EFGH. See them with: onethread link list\n"
+    )
+    for other in (["list"], ["remove", "slack:T0123ABCD:U0456EFGH"]):
+        refused = prompt.run("link", "--user", "mia", *other)
+        assert (refused.code, refused.out, refused.err.startswith("Usage:")) == (2, "", True)
 
 
 async def _typed(prompt: Prompt, code: str) -> None:
@@ -169,6 +206,9 @@ def test_the_map_links_whoever_comes_and_doctor_says_whom_it_names_in_vain(promp
     prompt.run("user", "disable", "mia")
     late = prompt.run("doctor")
 
+    assert "! people: accounts on Slack are named, which is not set up: admin and mia\n" in early.out
+    assert "! people: accounts on Discord are named, which is not set up: mia\n" in early.out
+    assert "Set its token: docs/slack.md. Or remove them under [people] in onethread.toml.\n" in early.out
     assert "! people: there is no user 'mia'\n" in early.out
     assert "Add them: onethread user add mia\n" in early.out
     assert "✔ people: all are known whose accounts are named: admin, mia\n" in ready.out

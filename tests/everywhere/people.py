@@ -14,7 +14,7 @@ async def links_by_the_private_link(person: slack.Person, channel: str, browser:
     assert link, answer
     page = await opened(browser, f"{server.url}{link[0]}")
     await page.get_by_role("button", name="Yes, link it").click()
-    await page.get_by_role("heading", name="Linked").wait_for()
+    await page.wait_for_url("**/settings/accounts")
     await page.close()
 
 

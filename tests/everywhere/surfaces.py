@@ -23,7 +23,6 @@ AGENT, NOTICE = "agent", "notice"
 JSON = dict[str, Any]
 _WORDS = {"allowed": "approved"}
 _BY = re.compile(r"\b(approved|allowed|denied) by (\w+)")
-_STOPPED = re.compile(r"Stopped")
 
 
 class Post(NamedTuple):
@@ -51,7 +50,7 @@ def fate(notes: str) -> str:
     """What the small print says that everybody has to see."""
     decided = _BY.search(notes)
     told = [f"{_WORDS.get(decided[1], decided[1])} by {decided[2]}"] if decided else []
-    return ", ".join([*told, *(["stopped"] if _STOPPED.search(notes) else [])])
+    return ", ".join([*told, *(["stopped"] if "Stopped" in notes else [])])
 
 
 _CHANGED_ELSEWHERE = re.compile(r"✎ [\w-]+ changed elsewhere what they wrote here: (.+)")
@@ -155,10 +154,6 @@ class DiscordThread:
     async def says(self, text: str) -> None:
         await self.person.say(self.thread, text)
 
-    async def edits(self, before: str, after: str) -> None:
-        (message,) = [each for each in self.emulator.messages(self.thread) if each["content"] == before]
-        await self.person.edit(self.thread, message["id"], after)
-
     async def presses(self, label: str) -> None:
         """The newest button of that label, as soon as there is one."""
         found = await self.offers(label)
@@ -217,9 +212,6 @@ class PageView:
         field = self.page.get_by_role("textbox", name="Edit the message")
         await field.fill(after)
         await field.press("Enter")
-
-    async def presses(self, label: str) -> None:
-        await self.page.get_by_role("button", name=label, exact=True).last.click()
 
 
 # --- the terminal ----------------------------------------------------------------------------------------------------

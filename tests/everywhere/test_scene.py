@@ -52,7 +52,7 @@ async def test_every_surface_shows_the_same_whatever_is_done_on_one_of_them_and_
 
         await a_server_is_killed_while_a_reply_is_written(on, first, its_page=on.mia, other=second)
         await a_server_is_killed_while_a_reply_is_written(on, second, its_page=on.alice, other=first)
-        await others_are_killed_while_an_approval_waits(on, [*workers, on.terminal, on.ide])
+        await others_are_killed_while_a_reply_is_written_and_while_an_approval_waits(on, [*workers, on.terminal, on.ide])
         await everybody_speaks(on)
         await on.all_see()
 
@@ -141,24 +141,24 @@ async def scene(on: World, agent: Agent, first: Server, second: Server) -> Scene
     root = await alice.mention(channel, "plan the party")
     await alice.sees(channel, root, lambda messages: "Noted: plan the party." in str(messages), seconds=SECONDS)
     thread = await follows(mia, on.discord.general, "OT-1")
-    opened_everywhere = Scene(
+    terminal, ide = Screen(lambda: on.terminal("OT-1"), "mia"), Ide(on.ide, "OT-1", "mia")
+    await terminal.start()
+    await ide.start()
+    return Scene(
         world=on,
         agent=agent,
         slack=SlackThread(alice, channel, root, "alice"),
         discord=DiscordThread(mia, on.discord, thread, "mia", skips=3),
         mia=PageView(await opened(mias, f"{first.url}/tasks/OT-1"), "mia", "Mia's page"),
         alice=PageView(await opened(alices, f"{second.url}/tasks/OT-1"), "alice", "Alice's page"),
-        terminal=Screen(lambda: on.terminal("OT-1"), "mia"),
-        ide=Ide(on.ide, "OT-1", "mia"),
+        terminal=terminal,
+        ide=ide,
         posts=[
             Post("alice", "plan the party"),
             Post(AGENT, "Noted: plan the party."),
             Post(NOTICE, "mia follows this in #general on Discord from now on."),
         ],
     )
-    await opened_everywhere.terminal.start()
-    await opened_everywhere.ide.start()
-    return opened_everywhere
 
 
 # --- what happens ----------------------------------------------------------------------------------------------------
@@ -186,11 +186,18 @@ async def half_of_it_shows(on: Scene) -> None:
 
 
 async def what_one_asks_for_another_decides(on: Scene) -> None:
-    for asks, decides in ((on.slack, on.discord.presses("Approve")), (on.mia, on.terminal.presses("y"))):
-        ref = (await on.ide.calls("create_task", title="Nobody needs this"))["ref"]
-        await on.says(asks, f"delete {ref}", reply=f"{ref} is gone.")
-        await decides
-        on.becomes(-1, fate="approved by mia")
+    await somebody_asks_to_delete(on, on.slack)
+    await on.discord.presses("Approve")
+    on.becomes(-1, fate="approved by mia")
+    await somebody_asks_to_delete(on, on.mia)
+    await on.terminal.presses("y")
+    on.becomes(-1, fate="approved by mia")
+
+
+async def somebody_asks_to_delete(on: Scene, surface: Surface) -> None:
+    """For which the agent needs an approval."""
+    ref = (await on.ide.calls("create_task", title="Nobody needs this"))["ref"]
+    await on.says(surface, f"delete {ref}", reply=f"{ref} is gone.")
 
 
 async def what_the_agent_asks_one_another_answers(on: Scene) -> None:
@@ -241,14 +248,25 @@ class Killable(Protocol):
     async def start(self) -> None: ...
 
 
-async def others_are_killed_while_an_approval_waits(on: Scene, processes: Sequence[Killable]) -> None:
-    ref = (await on.ide.calls("create_task", title="Nobody needs this"))["ref"]
-    await on.says(on.alice, f"delete {ref}", reply=f"{ref} is gone.")
+async def others_are_killed_while_a_reply_is_written_and_while_an_approval_waits(on: Scene, processes: Sequence[Killable]) -> None:
+    halting = on.agent.halts_at("the last one")
+    await on.says(on.discord, "the last one", reply=HALF + REST)
+    await half_of_it_shows(on)
+    await killed_and_started(processes)
+    halting.finish()
+    await on.all_see()
+
+    await somebody_asks_to_delete(on, on.alice)
     await until(on.terminal.screen, lambda screen: "[y] approve" in screen)
+    await killed_and_started(processes)
+    await on.terminal.presses("y")
+    on.becomes(-1, fate="approved by mia")
+    await on.all_see()
+
+
+async def killed_and_started(processes: Sequence[Killable]) -> None:
+    """All of them, before the first is there again."""
     for process in processes:
         await process.kill()
     for process in processes:
         await process.start()
-    await on.terminal.presses("y")
-    on.becomes(-1, fate="approved by mia")
-    await on.all_see()

@@ -113,6 +113,8 @@ class World:
     discord: DiscordEmulator
     terminals: Terminals
     closing: AsyncExitStack
+    trouble: list[str] = field(default_factory=list)
+    """Exceptions that nobody caught in a page."""
     _browser: Browser | None = None
 
     @property
@@ -163,9 +165,9 @@ class World:
 
     # --- people ---
 
-    async def admin(self, server: Server, **options: Any) -> BrowserContext:
+    async def admin(self, server: Server) -> BrowserContext:
         """The browser of the local admin."""
-        context = await self.context(**options)
+        context = await self.context()
         cookie = {"name": COOKIE, "value": server.cookie, "url": server.url, "httpOnly": True, "sameSite": "Lax"}
         await context.add_cookies([cookie])  # type: ignore[list-item]  # a TypedDict
         return context
@@ -193,6 +195,7 @@ class World:
             self.closing.push_async_callback(self._browser.close)
         context = await self._browser.new_context(**{"viewport": SMALL, "reduced_motion": "reduce", **options})
         context.set_default_timeout(SECONDS * 1000)
+        context.on("weberror", lambda error: self.trouble.append(error.error.stack or error.error.message))
         return context
 
     # --- surfaces that are processes of their own ---
@@ -220,6 +223,7 @@ async def world(folder: Path, slack: SlackEmulator, discord: DiscordEmulator, **
         on = World(folder=folder, slack=slack, discord=discord, terminals=terminals, closing=closing)
         await on.ask("user", "add", "mia", "--admin")
         yield on
+        assert on.trouble == []
 
 
 async def _ended(process: forking.Process) -> None:

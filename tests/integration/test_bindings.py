@@ -11,7 +11,21 @@ from core.access import Audience, Principal
 from core.errors import Conflict, InvalidInput, NotAuthenticated, NotConfirmed, NotFound, RateLimited
 from core.events import ConversationChanged, MessageAdded
 from core.ids import new_id
-from core.models import JSON, Account, Binding, BindingCheck, BindingMode, ChannelKind, Delivery, DeliveryState, KnownPlace, Place, Role
+from core.models import (
+    INTRO,
+    JSON,
+    NOT_A_READER,
+    Account,
+    Binding,
+    BindingCheck,
+    BindingMode,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    KnownPlace,
+    Place,
+    Role,
+)
 from core.ports import UnitOfWork
 from tests.databases import on_both
 from tests.fakes import Call, Gate, said
@@ -39,6 +53,14 @@ async def change(world: World, binding: Binding, mode: BindingMode, who: Princip
 async def check(world: World, binding: Binding, thread: str = "1.0", **what: Any) -> Binding:
     what = {"channel": "C1", "thread": thread, "opened": True, "kind": ChannelKind.OPEN, "label": "#ops", "url": "https://s/1", **what}
     return await world.write(lambda uow: bindings.checked(uow, binding, **what))
+
+
+async def put(world: World, binding: Binding, item: str, message_id: UUID | None = None, remote_id: str = "1.5", **fields: Any) -> Delivery:
+    """Notes what stands at a binding's place."""
+    about = {"part": 0, "revision": 0, "nonce": new_id(), "end": None, "shown": "", "sent_at": binding.created_at, **fields}
+    row = Delivery(binding_id=binding.id, item=item, message_id=message_id, remote_id=remote_id, **about)
+    await world.write(lambda uow: uow.deliveries.put(row))
+    return row
 
 
 async def notices(world: World, conversation_id: UUID) -> list[tuple[str, str, UUID | None]]:
@@ -231,10 +253,13 @@ async def test_a_place_is_followed_from_the_oldest_message_that_waits_for_an_ans
 
 async def test_a_private_conversation_goes_to_other_readers_only_when_that_was_confirmed(world: World) -> None:
     chat, task = await world.chat(), await world.task("Buy milk")
-    what = r"^This conversation is private: only admin reads it\. Everybody in that channel or thread would read it, too\.$"
+    what = "This conversation is private: only admin reads it. Everybody in that channel or thread would read it, too"
+    writers = ", and whoever writes there takes part from then on: all of it is theirs to read, also when it is unfollowed."
     for kind in (ChannelKind.OPEN, ChannelKind.PRIVATE, None):
-        with pytest.raises(NotConfirmed, match=what):
-            await follow(world, chat.id, kind=kind, confirmed=False)
+        for mode, more in ((WATCH, "."), (TWO_WAY, writers)):
+            with pytest.raises(NotConfirmed) as asked:
+                await follow(world, chat.id, kind=kind, mode=mode, confirmed=False)
+            assert str(asked.value) == what + more
     assert await shown(world, chat.id) == []
     await follow(world, task.conversation_id, replace(PLACE, thread="2.0"), confirmed=False)
     await follow(world, chat.id, replace(PLACE, channel="D1"), kind=ChannelKind.DIRECT, confirmed=False)
@@ -280,7 +305,7 @@ async def test_what_was_never_found_fit_is_neither_revived_nor_kept(world: World
     chat = await world.chat()
     await known(world, world.admin)
     binding = await follow(world, chat.id, kind=None, check=BindingCheck.PERSON)
-    await world.write(lambda uow: bindings.end(uow, binding, bindings.NOT_A_READER))
+    await world.write(lambda uow: bindings.end(uow, binding, NOT_A_READER))
     ended = await found(world)
     await world.write(lambda uow: bindings.revive(uow, ended))
     assert (await found(world)).ended == "not_a_reader"
@@ -303,6 +328,109 @@ async def test_who_has_it_back_from_elsewhere_must_read_there(world: World) -> N
     await known(world, kim)
     back = await change(world, binding, TWO_WAY, kim, check=BindingCheck.PERSON)
     assert (back.check, back.bound_by, back.takes_in) == (BindingCheck.PERSON, kim.user_id, False)
+
+
+async def test_in_a_channel_it_is_followed_in_one_thread_of_its_own_however_often_that_is_said(world: World) -> None:
+    task = (await world.task("Buy milk")).conversation_id
+    await known(world, world.admin)
+    channel, new = replace(PLACE, thread=""), replace(PLACE, thread="new-1")
+    by_link: dict[str, Any] = {"kind": None, "check": BindingCheck.PERSON}
+    first = await follow(world, task, channel, **by_link)
+    assert await follow(world, task, channel, **by_link) == first
+    assert (await follow(world, task, channel, mode=WATCH, **by_link)).id == first.id
+    live = await check(world, first, first.thread, opened=False)
+    assert (live.id, live.mode, live.kind) == (first.id, WATCH, ChannelKind.OPEN)
+
+    by_name = await follow(world, task, channel, check=BindingCheck.PERSON)
+    there = await follow(world, task, new, opened=False)
+    assert [(each.id, each.mode, each.takes_in) for each in (by_name, there)] == [(first.id, TWO_WAY, True)] * 2
+    for mode in (WATCH, OFF):
+        await change(world, first, mode)
+        pending = await follow(world, task, channel, **by_link)
+        assert (pending.id != first.id, pending.takes_in) == (True, False)
+        merged = await check(world, pending, pending.thread, opened=False)
+        assert (merged.id, merged.takes_in) == (first.id, True)
+    assert [each["id"] for each in await shown(world, task)] == [str(first.id)]
+    assert [notice for notice, _, _ in await notices(world, task)] == ["followed", "mode", "mode", "mode", "unfollowed", "back"]
+
+    private = await follow(world, task, new, kind=ChannelKind.PRIVATE, opened=False)  # a thread of few in an open channel
+    assert private.id != first.id
+    await world.write(lambda uow: bindings.end(uow, first, "10003"))
+    assert (await follow(world, task, replace(new, thread="new-2"), opened=False)).id not in (first.id, private.id)
+
+
+async def test_a_thread_of_which_nothing_is_known_yet_is_not_taken_for_the_channels_own(world: World) -> None:
+    task = (await world.task("Buy milk")).conversation_id
+    await known(world, world.admin)
+    by_link: dict[str, Any] = {"kind": None, "check": BindingCheck.PERSON}
+    thread = await follow(world, task, **by_link)
+    channel = await follow(world, task, replace(PLACE, thread=""), **by_link)
+    assert (await check(world, channel, channel.thread, opened=False)).id == channel.id
+    assert (await found(world)).check is BindingCheck.PERSON
+    assert (await check(world, thread)).takes_in
+
+
+async def test_a_link_to_where_it_is_shown_already_changes_how_it_is_shown_there(world: World) -> None:
+    task, kim = (await world.task("Buy milk")).conversation_id, await world.user("kim")
+    await known(world, kim)
+    home = await bind(world, task)
+    by_link: dict[str, Any] = {"kind": None, "check": BindingCheck.PERSON, "who": kim}
+    for mode, notice in ((TWO_WAY, None), (WATCH, "mode")):
+        pending = await follow(world, task, replace(PLACE, channel="1.0", thread=""), mode=mode, **by_link)
+        after = await check(world, pending)
+        assert (after.id, after.mode, after.ended) == (home.id, mode, None)
+        assert [each["id"] for each in await shown(world, task)] == [str(home.id)]
+        assert [told for told, _, _ in await notices(world, task)] == ([notice] if notice else [])
+
+
+async def test_what_is_taken_back_while_the_platform_is_asked_stays_away(world: World) -> None:
+    task = (await world.task("Buy milk")).conversation_id
+    await known(world, world.admin)
+    pending = await follow(world, task, kind=None, check=BindingCheck.PERSON)
+    await change(world, pending, OFF)
+    with pytest.raises(NotFound):
+        await check(world, pending)
+    await world.write(lambda uow: bindings.end(uow, pending, NOT_A_READER))
+    assert await world.read(lambda uow: bindings.at(uow, PLACE)) is None
+    assert await notices(world, task) == []
+
+
+async def test_who_is_there_need_not_wait_for_the_platform(world: World) -> None:
+    task, kim = (await world.task("Buy milk")).conversation_id, await world.user("kim")
+    await known(world, world.admin)
+    pending = await follow(world, task, kind=None, check=BindingCheck.PERSON)
+    there = await follow(world, task, label="#ops", who=kim)
+    assert (there.id, there.takes_in, there.bound_by) == (pending.id, True, kim.user_id)
+    assert await notices(world, task) == [("followed", "kim follows this in #ops on Slack from now on.", kim.user_id)]
+    assert (await check(world, there)).bound_by == kim.user_id
+    assert len(await notices(world, task)) == 1
+
+
+async def test_what_was_shown_before_is_back_once_the_platform_was_asked(world: World) -> None:
+    task = (await world.task("Buy milk")).conversation_id
+    await known(world, world.admin)
+    home = await bind(world, task)
+    followed = await follow(world, task, replace(PLACE, thread="2.0"), kind=None, check=BindingCheck.PERSON)
+    await world.write(lambda uow: bindings.end(uow, followed, NOT_A_READER))
+    again = await change(world, followed, TWO_WAY, check=BindingCheck.PERSON)
+    followed = await check(world, again, "2.0")  # nobody was told anything there yet
+    await put(world, followed, INTRO, state=DeliveryState.FINAL)
+    for binding in (home, followed):
+        await change(world, binding, OFF)
+        asked = await change(world, binding, TWO_WAY, check=BindingCheck.PERSON)
+        await check(world, asked, binding.thread)
+    assert [notice for notice, _, _ in await notices(world, task)] == ["ended", "followed", *["unfollowed", "back"] * 2]
+
+
+async def test_what_to_do_where_it_ended_depends_on_whether_one_may_write_there(world: World) -> None:
+    chat = await world.chat()
+    for thread, mode in (("1.0", TWO_WAY), ("2.0", WATCH)):
+        binding = await follow(world, chat.id, replace(PLACE, thread=thread), mode=mode)
+        await world.write(lambda uow, binding=binding: bindings.end(uow, binding, "not_in_channel"))  # type: ignore[misc]
+    invite = "Onethread is not in that channel. Invite it, then"
+    ways = [f"{invite} write there again.", f"{invite} follow it again, there or on the page."]
+    assert [text.partition("any more. ")[2] for notice, text, _ in await notices(world, chat.id) if notice == "ended"] == ways
+    assert [wording.standing(each) for each in await shown(world, chat.id)] == ways
 
 
 async def test_a_checked_place_that_shows_something_is_left_alone_and_one_that_rests_is_taken(world: World) -> None:
@@ -335,20 +463,7 @@ async def test_what_stood_at_a_place_is_still_known_when_it_shows_something_else
     chat, other = await world.chat(), await world.chat()
     home = await bind(world, chat.id)
     said = await world.note(chat.id, "My salary is 5")
-    theirs = Delivery(
-        binding_id=home.id,
-        item=str(said.message_id),
-        part=0,
-        message_id=said.message_id,
-        revision=0,
-        remote_id="1.5",
-        nonce=new_id(),
-        state=DeliveryState.THEIRS,
-        end=None,
-        shown="",
-        sent_at=home.created_at,
-    )
-    await world.write(lambda uow: uow.deliveries.put(theirs))
+    theirs = await put(world, home, str(said.message_id), said.message_id, state=DeliveryState.THEIRS)
     await world.write(lambda uow: bindings.unfollow_at(uow, world.admin, PLACE, source="slack"))
     binding = await follow(world, other.id)
     assert (await found(world)).id == binding.id
@@ -394,7 +509,8 @@ async def test_nothing_more_is_shown_in_the_direct_messages_of_somebody_who_left
     chat = await world.chat(kim)
     slack, discord = PLACE.account, Account(surface="discord", id="1")
     home = await bind(world, chat.id, replace(PLACE, channel="D1", thread=""), kim)
-    await world.write(lambda uow: uow.bindings.update(home.id, kind=ChannelKind.DIRECT, bound_by=None))  # of an older database
+    await world.write(lambda uow: uow.bindings.update(home.id, bound_by=None))  # of an older database, as its kind
+    await bind(world, (await world.task("Sell milk")).conversation_id, replace(PLACE, channel="C8", thread=""), kim)  # a chat of all
     other = replace(PLACE, account=discord, channel="7")
     for place in (replace(PLACE, channel="D2"), PLACE, other):
         await follow(world, task, place, kim, kind=ChannelKind.DIRECT if place is not PLACE else ChannelKind.OPEN)
@@ -407,11 +523,11 @@ async def test_nothing_more_is_shown_in_the_direct_messages_of_somebody_who_left
         return [each.channel for each in [*await of(slack), *await of(discord)]]
 
     await world.write(lambda uow: linking.unlink_account(uow, slack, "Ukim", {}))
-    assert await delivered() == ["C1", "D3", "7"]
-    assert [text for _, text, _ in await notices(world, chat.id)] == ["This is not shown in a direct message on Slack any more."]
+    assert await delivered() == ["C8", "C1", "D3", "7"]
+    assert [text for _, text, _ in await notices(world, chat.id)] == ["This is not shown in a channel on Slack any more."]
     assert (await world.read(lambda uow: conversations.readers(uow, chat))) == (kim.user_id,)
     await world.write(lambda uow: disable(uow, kim))
-    assert await delivered() == ["C1", "D3"]
+    assert await delivered() == ["C8", "C1", "D3"]
 
 
 async def disable(uow: UnitOfWork, who: Principal) -> None:
@@ -479,7 +595,7 @@ async def test_following_has_a_pace_and_a_number_of_places(world: World) -> None
     binding = await found(world)
     for number in range(40):
         binding = await change(world, binding, TWO_WAY if number % 2 else WATCH)
-    with pytest.raises(RateLimited):
+    with pytest.raises(RateLimited, match=r"^Too much was said and followed in a minute\."):
         await change(world, binding, WATCH)
     await change(world, binding, OFF)  # that is never refused
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from core import bindings, conversations, messages
 from core.errors import StorageUnavailable
 from core.events import ConversationDeleted, Lagged, MessageAdded, StateEvent, TaskDeleted, TextDelta
 from core.ids import new_id
-from core.models import MessageStatus, Posted
+from core.models import Account, BindingMode, ChannelKind, InboxKey, MessageStatus, Place, Posted, TurnStatus, Visibility
+from core.ports import UnitOfWork
 from core.text import clean, utf16_len
 from storage import postgres_notifier
 from storage.payloads import pack, unpack
@@ -210,6 +212,60 @@ async def test_what_a_newer_version_tells_makes_everybody_look_again(postgres: S
             await notify(postgres, world, payload)
             async with asyncio.timeout(30):
                 assert await events.get() == Lagged()
+
+
+async def waiting_for_another(postgres: Server, world: World) -> None:
+    """Until a transaction waits for what another one holds."""
+    name = world.app.settings.database_url.rpartition("/")[2]
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'"
+
+    async def is_there() -> bool:
+        return bool(await postgres.execute(query, name))
+
+    await world.until(is_there)
+
+
+PLACE = Place(account=Account(surface="slack", id="T1"), channel="C1", thread="1.0")
+
+
+async def test_who_decides_and_who_writes_at_a_place_that_had_ended_do_not_wait_for_each_other(world: World, postgres: Server) -> None:
+    chat = await world.chat()
+    binding = await world.write(lambda uow: bindings.bind(uow, world.admin, chat.id, PLACE))
+    await world.write(lambda uow: bindings.end(uow, binding, "is_archived"))
+    task = await world.task("Buy milk")
+    world.model.will(Call("delete_task", {"ref": task.ref})).will("Kept.")
+    async with world.working():
+        posted = await world.post(chat.id, "Delete it")
+        await world.comes_to(posted, TurnStatus.WAITING)
+
+    async def write(uow: UnitOfWork) -> None:
+        ended = await uow.bindings.get(binding.id)
+        assert ended
+        await bindings.revive(uow, ended)
+        key = InboxKey(source="slack", scope="T1:C1", event_id="1")
+        await messages.take_in(uow, world.admin, chat.id, "No, keep it", rules=world.app.rules, source="slack", key=key)
+
+    async with world.app.storage.write() as uow:
+        assert await uow.turns.lock(posted.turn_id or new_id())
+        meanwhile = asyncio.create_task(world.write(write), name="meanwhile")
+        await waiting_for_another(postgres, world)
+        await conversations.set_title(uow, chat.id, "Decided")
+    await meanwhile
+
+
+async def test_who_follows_while_it_becomes_private_does_not_follow_it_then(world: World, postgres: Server) -> None:
+    task = (await world.task("Buy milk")).conversation_id
+    async with world.app.storage.write() as uow:
+        about = {"mode": BindingMode.WATCH, "kind": ChannelKind.OPEN, "source": "slack"}
+        binding = await bindings.follow(uow, world.admin, task, PLACE, **about)  # type: ignore[arg-type]
+        meanwhile = asyncio.create_task(world.write(lambda other: bindings.keep_private(other, task)), name="meanwhile")
+        await waiting_for_another(postgres, world)
+    await meanwhile
+    after = await world.read(lambda uow: uow.bindings.get(binding.id))
+    conversation = await world.read(lambda uow: uow.conversations.find(task))
+    assert after
+    assert conversation
+    assert (conversation.visibility, after.is_on) == (Visibility.PRIVATE, False)
 
 
 def test_a_payload_is_never_too_long_and_loses_nothing() -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
+from core import messages
 from core.ids import new_id
 from core.models import Message, MessageStatus, Role
 from core.ports import UnitOfWork
@@ -366,11 +367,13 @@ def test_what_is_seen_is_marked_as_read_and_what_is_not_seen_is_not(site: Site, 
     until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 32))
     page.locator(".thread-box").evaluate("box => box.scrollTop = 0")
     expect(page.get_by_role("button", name="Latest")).to_be_visible()
+    told = UUID(posted["conversation_id"])
+    site.stored(lambda uow: messages.notice(uow, told, "Followed.", author=None, source="slack", metadata={"notice": "followed"}))
     mia.asks("More", conversation_id=posted["conversation_id"])
-    expect(page.get_by_role("button", name=re.compile("Latest.*2 new"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("Latest.*2 new"))).to_be_visible()  # nobody said the notice
     assert mia.call("GET", path)["read_seq"] == 32
     page.get_by_role("button", name=re.compile("Latest")).click()
-    until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 34))
+    until(page, lambda: bool(mia.call("GET", path)["read_seq"] == 35))
     page.evaluate("document.querySelector('.thread-box').scrollTop = 0; document.querySelector(\"a[href='/board']\").click()")
     expect(posts(page)).to_have_count(0)  # and no exception about a thread that is gone
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from core import approvals, bindings, messages
 from core.access import Principal
 from core.ids import new_id
-from core.models import Account, ChannelKind, Decision, Identity
+from core.models import NOT_A_READER, Account, ChannelKind, Decision, Identity
 from core.ports import UnitOfWork
 from tests.page.browser import Pages
 from tests.page.conftest import new_name
@@ -61,7 +61,7 @@ def answer(site: Site, binding: JSON, *, reads: bool = True, label: str = "") ->
                 uow, found, channel=found.channel, thread=thread, opened=True, kind=ChannelKind.OPEN, label=label, url=url
             )
         else:
-            await bindings.end(uow, found, bindings.NOT_A_READER)
+            await bindings.end(uow, found, NOT_A_READER)
 
     site.stored(note)
 
@@ -77,6 +77,10 @@ def dialog(page: Page) -> Locator:
 
 def chip(page: Page) -> Locator:
     return page.locator(".chat-head .followed")
+
+
+def heading(page: Page) -> Locator:
+    return dialog(page).get_by_role("heading", name="Followed in")
 
 
 def row(page: Page) -> Locator:
@@ -96,11 +100,11 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
     follow = page.get_by_role("button", name="Follow in Slack or Discord")
     follow.click()
     expect(dialog(page)).to_contain_text("Nowhere else yet.")
-    expect(dialog(page)).to_contain_text("To choose a place on Slack, link your account first: Settings › Accounts.")
+    expect(dialog(page)).to_contain_text("To choose a place on Slack, link your account first: Settings > Accounts.")
     expect(dialog(page)).to_contain_text(f"/task follow {site.url}/conversations/{chat}")
     expect(dialog(page).get_by_role("textbox")).to_have_count(0)
     pages.shot(page, "following-unlinked")
-    dialog(page).get_by_role("link", name="Settings › Accounts").click()
+    dialog(page).get_by_role("link", name="Settings > Accounts").click()
     expect(dialog(page)).to_have_count(0)
     assert page.url == f"{site.url}/settings/accounts"
     page.go_back()
@@ -115,6 +119,7 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
     send.click()
     asks = dialog(page).get_by_role("alertdialog")
     expect(asks).to_contain_text(f"This conversation is private: only {mia.name} reads it.")
+    expect(asks).to_contain_text(link_to("C0FOLLOW01"))
     expect(asks.get_by_role("button", name="Cancel")).to_be_focused()
     pages.shot(page, "following-asks")
     asks.get_by_role("button", name="Cancel").click()
@@ -123,15 +128,20 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
     assert mia.call("GET", f"/api/conversations/{chat}/bindings")["bindings"] == []
     send.click()
     asks.get_by_role("button", name="Follow", exact=True).click()
-    expect(row(page)).to_contain_text("Asking Slack whether you read there …")
+    expect(row(page)).to_contain_text("Asking Slack about this place …")
+    expect(page.get_by_text("a channel on Slack: asked for, two-way.", exact=True)).to_be_attached()
+    expect(send).to_be_focused()
+    expect(chip(page)).to_have_text("asked for in a channel on Slack")
     expect(chip(page)).to_have_attribute("data-state", "pending")
 
     answer(site, binding_of(mia, chat), reads=False)
     expect(row(page)).to_contain_text("Whoever wanted it there does not read that place, or it does not exist.")
-    expect(chip(page)).to_have_text("not in a channel on Slack any more")
+    expect(chip(page)).to_have_text("not shown in a channel on Slack")
     row(page).get_by_role("button", name="Try again").click()
+    expect(asks).to_contain_text("a channel on Slack")
     asks.get_by_role("button", name="Make it two-way").click()
     expect(row(page)).to_contain_text("Asking Slack")
+    expect(heading(page)).to_be_focused()  # what was pressed is not there any more
     answer(site, binding_of(mia, chat), label=MARKUP)
     expect(row(page).get_by_role("link", name=f"{MARKUP} on Slack", exact=True)).to_have_attribute("rel", "noopener noreferrer")
     expect(chip(page)).to_have_text(f"also in {MARKUP} on Slack")
@@ -148,14 +158,16 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
     expect(dialog(page)).to_contain_text("Not followed any more (1)")
     expect(notices(page).last).to_contain_text(f"{mia.name} stopped following this")
     expect(chip(page)).to_have_count(0)
+    expect(heading(page)).to_be_focused()
 
     site.stored(lambda uow: uow.bindings.remove(UUID(binding_of(mia, chat)["id"])))
-    row(page).get_by_role("button", name="Follow again").click()
+    row(page).get_by_role("button", name="Follow again, read-only").click()
     expect(row(page).get_by_role("alert")).to_contain_text("There is no binding")
     page.keyboard.press("Escape")
     expect(follow).to_be_focused()
     page.route("**/bindings", lambda route: route.abort())
-    follow.click()
+    follow.dblclick()
+    expect(dialog(page)).to_have_count(1)
     expect(dialog(page).get_by_role("alert")).to_contain_text("The server cannot be reached.")
     page.unroute("**/bindings")
     pages.allow("ERR_FAILED")
@@ -166,12 +178,14 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
 def test_what_is_done_elsewhere_shows_at_once_with_who_did_it(site: Site, mia: Person, pages: Pages) -> None:
     """A channel that ann follows it in, her answer and her decision from there."""
     serve(site)
+    pages.allow("ERR_FAILED")
     ann = site.person(new_name("ann"), admin=True)
     link(ann)
     known, task = mia.task("Known"), mia.task("Ship it")
     conversation = task["conversation_id"]
-    shown = ann.call("POST", f"/api/conversations/{known['conversation_id']}/bindings", {"place": link_to("C0FOLLOW02"), "mode": "watch"})
-    answer(site, shown, label="#shipping")
+    for place, name in enumerate(("admin", "beta", "chess", "design", "events", "food", "market", "shipping")):
+        there = {"place": link_to(f"C0KNOWN{place:03}"), "mode": "watch"}
+        answer(site, ann.call("POST", f"/api/conversations/{known['conversation_id']}/bindings", there), label=f"#{name}")
     asked = mia.asks("ask me whether to use tea or coffee", task_id=task["ref"])
     phone = pages.open(mia, f"/tasks/{task['ref']}", phone=True, dark=True)
     question = phone.get_by_role("region", name="The agent asks")
@@ -179,12 +193,32 @@ def test_what_is_done_elsewhere_shows_at_once_with_who_did_it(site: Site, mia: P
 
     page = pages.open(ann, f"/tasks/{task['ref']}")
     page.get_by_role("button", name="Follow in Slack or Discord").click()
+    channels = dialog(page).get_by_role("group", name="Channels").get_by_role("button")
+    expect(channels).to_have_count(6)
     dialog(page).get_by_role("textbox").fill("ship")
-    dialog(page).get_by_role("group", name="Channels").get_by_role("button", name="#shipping").click()
+    channels.filter(has_text="#shipping").click()
+    expect(channels.filter(has_text="#shipping")).to_have_attribute("aria-pressed", "true")
+    expect(channels.filter(has_text="#shipping")).to_be_focused()
     dialog(page).get_by_role("button", name="Read-only").click()
     dialog(page).get_by_role("button", name="Follow", exact=True).click()
     expect(row(page)).to_contain_text("Asking Slack")
+    page.route("**/bindings", lambda route: route.abort())
+    dialog(page).get_by_role("textbox").fill("mark")
+    channels.filter(has_text="#market").click()
     answer(site, binding_of(ann, conversation), label="#shipping")
+    expect(dialog(page).get_by_role("alert")).to_contain_text("The server cannot be reached.")
+    expect(channels.filter(has_text="#market")).to_have_attribute("aria-pressed", "true")  # what one does there stays
+    page.unroute("**/bindings")
+    known_by_now = [{"key": f"slack:T0FOLLOW1:C0KNOWN{place:03}", "surface": "slack", "label": f"#a-mark-{place}"} for place in range(8)]
+    known_by_now[6]["label"] = "#market"
+    told = {"bindings": [], "also": "", "places": known_by_now, "platforms": [{"surface": "slack", "linked": True}]}
+    page.route("**/bindings", lambda route: route.fulfill(json=told))
+    dialog(page).get_by_role("button", name="Try again").click()
+    expect(dialog(page).get_by_role("alert")).to_have_count(0)
+    expect(channels).to_have_count(7)
+    expect(channels.last).to_have_text("#market")
+    expect(channels.last).to_have_attribute("aria-pressed", "true")  # behind those that there is room for
+    page.unroute("**/bindings")
     expect(chip(phone)).to_have_text("also in #shipping on Slack")
     expect(notices(phone)).to_contain_text(f"{ann.name} follows this in #shipping on Slack from now on, read-only.")
     expect(question.get_by_role("button", name="tea")).to_be_enabled()  # a notice answers nothing

@@ -34,7 +34,7 @@ def fill(page: Page, **fields: str) -> None:
 def test_every_section_has_an_address_and_the_keyboard_reaches_it(mia: Person, pages: Pages) -> None:
     page = pages.open(mia, "/settings")
     sections = page.get_by_role("navigation", name="Settings").get_by_role("link")
-    expect(sections).to_have_text(["Profile", "Chat accounts", "Access tokens", "Connections", "Models", "Usage"])
+    expect(sections).to_have_text(["Profile", "Accounts", "Access tokens", "Connections", "Models", "Usage"])
     expect(panel(page, "Profile")).to_contain_text(mia.name)
     expect(panel(page, "Profile")).to_contain_text("Member")
 

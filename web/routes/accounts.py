@@ -29,6 +29,7 @@ class Accounts(BaseModel):
 class AccountCode(BaseModel):
     code: str = Field(description="To be typed on the chat platform, once: `/link ABCD-EFGH`.")
     expires_at: Time | None
+    expires_in: int = Field(description="Seconds until then.")
 
 
 @router.get("")
@@ -57,7 +58,9 @@ async def make_code(request: Request, caller: Caller) -> AccountCode:
     """Make a code that links the chat account by which it is typed with you. An earlier one stops working."""
     async with services_of(request).storage.write() as uow:
         made = await linking.code(uow, caller)
-    return AccountCode(code=made.text, expires_at=frames.time_json(made.expires_at))
+        return AccountCode(
+            code=made.text, expires_at=frames.time_json(made.expires_at), expires_in=round((made.expires_at - uow.now).total_seconds())
+        )
 
 
 @router.delete("/{surface}/{account}/{external_id}", status_code=204, responses=documented(409))

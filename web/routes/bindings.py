@@ -38,7 +38,8 @@ async def list_bindings(request: Request, caller: Caller, conversation_id: UUID)
 async def follow(request: Request, caller: Caller, conversation_id: UUID, body: schemas.NewBinding) -> JSON:
     """Have a conversation followed at a place: what is said goes there, and comes from there where the mode is `two_way`.
 
-    The platform is asked first whether you read there: until then the binding's state is `pending`. A 409 with `confirm` tells of people
+    The platform is asked first whether you read there: until then the binding's state is `pending`. A thread that shows it already, where
+    only the mode is changed, stays `live`. A 409 with `confirm` tells of people
     who would read a private conversation; send the same with `confirmed` once the person wants that.
     """
     services = services_of(request)
@@ -85,7 +86,7 @@ async def _meant(uow: UnitOfWork, caller: Principal, services: Services, place: 
 
 async def _bindings_json(uow: UnitOfWork, conversation_id: UUID) -> list[JSON]:
     shown = await frames.bindings_json(uow, conversation_id)
-    return [{**each, "why": wording.ended(each["reason"]) if each["reason"] else ""} for each in shown]
+    return [{**each, "why": wording.ended(each["reason"], each["mode"]) if each["reason"] else ""} for each in shown]
 
 
 async def _binding_json(uow: UnitOfWork, binding: Binding) -> JSON:

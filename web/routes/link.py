@@ -4,13 +4,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from core import identity, linking
-from core.errors import NotAuthenticated
+from core.access import Principal
+from core.errors import Conflict, NotAuthenticated
 from web import pages
 from web.credentials import caller, check_same_site
 from web.page import sign_in_first
-from web.services import services_of
+from web.services import Services, services_of
 
 router = APIRouter(include_in_schema=False)
+_ACCOUNTS = "/settings/accounts"
 
 
 @router.get("/link/{secret}")
@@ -31,8 +33,19 @@ async def ask(request: Request) -> Response:
 @router.post("/link/{secret}")
 @pages.telling_errors
 async def confirm(request: Request) -> Response:
+    """Who presses twice is answered twice, and only the second answer is seen."""
     check_same_site(request)
     principal, services = await caller(request), services_of(request)
-    async with services.storage.write() as uow:
-        account = await linking.confirm(uow, principal, request.path_params["secret"], services.people_map)
-    return pages.linked(account)
+    try:
+        async with services.storage.write() as uow:
+            await linking.confirm(uow, principal, request.path_params["secret"], services.people_map)
+    except (NotAuthenticated, Conflict):
+        if not await _is_linked(services, principal, request.query_params.get("account", "")):
+            raise
+    return RedirectResponse(_ACCOUNTS, status_code=303, headers={"Cache-Control": "no-store"})
+
+
+async def _is_linked(services: Services, principal: Principal, account: str) -> bool:
+    """Whether the account that the form names is the caller's by now."""
+    async with services.storage.read() as uow:
+        return account in [pages.name_of(each) for each in await linking.accounts_of(uow, principal)]

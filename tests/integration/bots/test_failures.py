@@ -350,7 +350,7 @@ class Defective(FakeSurface):
             raise KeyError(place.channel)
         return super().limits(place)
 
-    async def tell(self, place: Place, person: str, sentence: str) -> None:
+    async def tell(self, place: Place, person: str, sentence: str, *, otherwise: str = "") -> None:
         raise KeyError(person)
 
 

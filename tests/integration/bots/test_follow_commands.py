@@ -13,7 +13,7 @@ from bots.commands import Command
 from bots.policy import ChannelRules, Policy
 from bots.surface import Profile, Promoted, Removed, Stopped
 from core import bindings, tasks
-from core.models import Binding, BindingCheck, BindingMode, ChannelKind, MessageStatus, Place, Role, Visibility
+from core.models import NOT_A_READER, Binding, BindingCheck, BindingMode, ChannelKind, MessageStatus, Place, Role, Visibility
 from core.ports import UnitOfWork
 from tests.fake_surface import ACCOUNT
 from tests.integration.bots.conftest import Stage
@@ -193,6 +193,15 @@ async def test_what_cannot_be_followed_is_told_to_whoever_wants_it(door: Door) -
     assert await door.texts("7") == ["plan"]
 
 
+async def test_whoever_takes_no_direct_messages_is_told_in_front_of_others_only_how_to_be_told(door: Door) -> None:
+    home = await private_chat(door)
+    door.stage.platform.without_dms.add(ALICE)
+    assert await takes(door, reply(f"!where {home}", "1.1", to_bot=True), reply(f"!follow {home}", "1.2")) == []
+    assert door.stage.platform.texts() == [
+        f"@{ALICE} I cannot write to you in private. Use `/task {name}` here, or allow direct messages." for name in ("where", "follow")
+    ]
+
+
 async def test_under_a_card_whose_thread_is_not_noted_yet_nothing_else_is_followed(door: Door) -> None:
     first = await door.stage.world.task("Buy milk")
     await door.stage.world.task("Sell milk")
@@ -308,9 +317,21 @@ async def test_before_the_platform_was_asked_nobody_comes_in_and_where_it_said_n
     assert len(told) == 2  # the guest is turned away
     await door.commands().run(Command(text="where", person=BOB, place=place(), event_id="1"))
     assert await members(door, home) == set()
-    await world.write(partial(end, reason=bindings.NOT_A_READER))
+    await world.write(partial(end, reason=NOT_A_READER))
     assert await takes(door, reply("plan", "1.4", to_bot=True)) == []
     assert (await door.texts("1"), await world.titles()) == (["plan"], ["plan"])
+
+
+async def test_who_is_there_need_not_wait_until_the_platform_was_asked(door: Door) -> None:
+    task, world = await door.stage.world.task("Buy milk"), door.stage.world
+    alice = await door.people().admit(ALICE, "C1")
+    wanted = {"kind": None, "mode": BindingMode.TWO_WAY, "check": BindingCheck.PERSON, "source": "web"}
+    await world.write(lambda uow: bindings.follow(uow, alice, task.conversation_id, place(), **wanted))  # type: ignore[arg-type]
+    assert await takes(door, reply("our own talk", "1.1"), reply("!follow OT-1", "1.2", author=BOB), reply("oat milk", "1.3")) == []
+    assert await door.texts("1") == ["oat milk"]
+    assert [each.content for each in await door.messages("1") if each.role is Role.SYSTEM] == [
+        "bob follows this in #general on Fake from now on."
+    ]
 
 
 async def test_a_chat_that_was_unfollowed_begins_anew_and_what_was_said_before_is_still_its_own(door: Door) -> None:

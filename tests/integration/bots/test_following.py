@@ -66,7 +66,7 @@ def _line(message: RemoteMessage) -> str:
 async def test_a_place_that_follows_is_told_what_went_before_and_shown_what_comes(stage: Stage) -> None:
     task = await stage.world.task("Buy *milk*")
     home = await stage.bound(task.conversation_id, kind=ChannelKind.OPEN)
-    stage.world.model.will("Oat milk.").will("Done.")
+    stage.world.model.will("**Oat** milk, 2 * 2.").will("Done.")
     async with stage.world.working(), stage.delivering():
         await stage.world.ask(task.conversation_id, "Which [kind](https://evil.example) @everyone?")
         await stage.settled(home)
@@ -82,15 +82,15 @@ async def test_a_place_that_follows_is_told_what_went_before_and_shown_what_come
     count, first, last, how = intro.part.notes
     assert count.startswith("2 messages since ")
     assert count.endswith(", by admin.")
-    assert first == "**First:** Which \\[kind\\](https://evil.example) @\u2060everyone?"
-    assert last == "**Last answer:** Oat milk."
+    assert first == "**First:** Which kind @\u2060everyone?"
+    assert last == "**Last answer:** Oat milk, 2 \\* 2."
     assert how == "What is said here becomes part of it. `!unfollow` ends this."
     assert [each.text for each in said] == ["Then do", "Done."]
     assert card.part.notes[1:] == ("Also in #general on Fake",)
     at_home = lines(stage, "C1")
     assert at_home[1:] == [
         "Which [kind](https://evil.example) @\u2060everyone?",
-        "Oat milk.",
+        "**Oat** milk, 2 * 2.",
         "→ admin follows this in a channel on Fake from now on.",
         "Then do",
         "Done.",
@@ -457,6 +457,19 @@ async def test_two_that_want_the_same_place_get_it_one_after_the_other(stage: St
     second = await _checked(stage, replace(_LINK, channel="2.0"))
     assert (first.ended, second.ended) == (None, "place_taken")
     assert len(stage.platform.shown("C2")) == 2
+
+
+async def test_a_channel_that_shows_it_in_a_thread_already_gets_no_second_one(stage: Stage) -> None:
+    first = await _checked(stage, _LINK)
+    async with stage.delivering():
+        second = await stage.followed(first.conversation_id, _LINK, kind=None, mode=WATCH, check=BindingCheck.PLACE)
+        await stage.settled(second)
+        await stage.settled(first)
+        await stage.until(lambda: not _is_written_to(second))
+    shown = await stage.world.read(lambda uow: uow.bindings.of_conversation(first.conversation_id))
+    assert [(each.id, each.mode, each.ended) for each in shown] == [(first.id, WATCH, None)]
+    _, intro, notice = stage.platform.shown("C2")
+    assert (notice.place, _line(notice)) == (intro.place, "→ admin made this read-only in a channel on Fake.")
 
 
 def test_a_renamed_channel_is_called_so_a_while_later_and_is_not_asked_for_before(play: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bots.commands import Command
-from bots.linking import HOW_TO
+from bots.link_command import HOW_TO
 from bots.policy import Policy
 from bots.surface import Profile
 from core import identity, linking

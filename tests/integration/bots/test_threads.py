@@ -94,6 +94,7 @@ def test_what_is_said_while_thread_making_is_turned_away_for_minutes_is_a_reply_
             await stage.platform.until(lambda: stage.platform.texts().count("OK.") == 3)
             assert _now() < 5
             answers = [each for each in stage.platform.shown() if each.text == "OK."]
+            # Three writers wait for one budget, and none for another.
             assert sorted(each.answers for each in answers) == [each.root for each in asked]
             assert stage.platform.threads == {}
             await stage.platform.until(lambda: len(stage.platform.threads) == 3, seconds=400)

@@ -591,6 +591,8 @@ async def test_one_person_is_told_in_a_direct_message_or_where_they_are(discord:
     said = discord.messages(discord.general)[-1]
     assert said["content"] == f"<@{alice.id}> Nor @\u2060everyone."
     assert [each["id"] for each in said["mentions"]] == [alice.id]
+    await surface.tell(place, alice.id, "A private title", otherwise="Allow direct messages.")
+    assert discord.messages(discord.general)[-1]["content"] == f"<@{alice.id}> Allow direct messages."
 
 
 async def test_a_notice_that_may_be_there_is_not_said_twice(discord: DiscordEmulator, surface: DiscordSurface) -> None:

@@ -85,7 +85,7 @@ async def test_a_link_is_followed_once_others_may_read_a_private_conversation(si
 
     assert nothing == {"bindings": [], "also": "", "places": [], "platforms": []}
     assert (unlinked.status_code, unlinked.json()["error_code"]) == (400, "VALIDATION_ERROR")
-    assert "Link your Slack account first" in unlinked.json()["detail"]
+    assert "Link your Slack account first: type `/link` in Slack, or see Settings > Accounts." in unlinked.json()["detail"]
     assert (asked.status_code, asked.json()["confirm"]) == (409, True)
     assert "only kim reads it" in asked.json()["detail"]
     assert made.status_code == 201

@@ -72,25 +72,28 @@ const KINDS = { __proto__: null, private: "a private channel", direct: "a direct
 /** Where else it is followed, and the way to change that. */
 function Followed({ conversation }) {
   if (!conversation.bindings) return null; // not told yet
-  const shown = conversation.bindings.filter(({ state }) => state !== "off");
-  const living = shown.filter(({ state }) => state !== "ended");
+  const of = (state) => conversation.bindings.filter((each) => each.state === state);
+  const shown = STANDS.map(([state, words]) => ({ state, words, places: of(state) })).filter(({ places }) => places.length);
   const show = () => import("./following.js").then(({ showFollowing }) => showFollowing(conversation)).catch(complain);
   if (!shown.length) {
     const label = "Follow in Slack or Discord";
     return html`<button class="icon-button" aria-label=${label} title=${label} onClick=${show}><${Elsewhere} /></button>`;
   }
-  const where = living.map((each) => `${each.mode === "watch" ? "read-only " : ""}in ${placeOf(each)}`);
-  const ended = shown.length - living.length;
-  const all = [where.length && `Also ${[...new Set(where)].join(", ")}`, ended && `${ended === 1 ? "One place was" : `${ended} places were`} lost`];
-  const surfaces = [...new Set(shown.map(({ surface }) => surface))];
-  return html`<button class="followed" data-state=${ended ? "ended" : shown.some(({ state }) => state === "pending") ? "pending" : "live"}
-    title=${all.filter(Boolean).join("\n")} onClick=${show}>
+  const where = (each) => `${each.mode === "watch" ? "read-only " : ""}in ${placeOf(each)}`;
+  const all = shown.map(({ words, places }) => `${words} ${[...new Set(places.map(where))].join(", ")}`);
+  const [{ words, places }] = shown;
+  const worst = shown.at(-1).state;
+  const surfaces = [...new Set(shown.flatMap((each) => each.places.map(({ surface }) => surface)))];
+  return html`<button class="followed" data-state=${worst} title=${all.join("\n")} onClick=${show}>
     ${surfaces.map((each) => html`<${Icon} key=${each} name=${ORIGINS[each]?.[1] ?? "chat"} size=${16} />`)}
-    <span class="words">${living.length ? html`also in <bdi>${placeOf(living[0])}</bdi>` : html`not in <bdi>${placeOf(shown[0])}</bdi> any more`}</span>
-    ${living.length > 1 && html`<span>+${living.length - 1}</span>`}
-    ${ended > 0 && html`<${Icon} name="warning" size=${16} />`}
+    <span class="words">${words} in <bdi>${placeOf(places[0])}</bdi></span>
+    ${places.length > 1 && html`<span>+${places.length - 1}</span>`}
+    ${worst === "ended" && html`<${Icon} name="warning" size=${16} />`}
   </button>`;
 }
+
+/** By a binding's state, from the best to the worst. */
+const STANDS = [["live", "also"], ["pending", "asked for"], ["ended", "not shown"]];
 
 /** Two that speak of the same. */
 function Elsewhere() {

@@ -1,7 +1,7 @@
 // Where a conversation is followed on Slack and Discord: the list, which changes while one looks, and what a person changes about it.
 import { get, patch, post, remove } from "../api.js";
 import { opened } from "../state/conversation.js";
-import { Icon, announce, go, html, paths, style, useEffect, useRef, useState } from "../ui.js";
+import { Icon, announce, go, html, paths, style, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { onPlatform, placeOf } from "./chat.js";
 import { Dialog, open } from "./dialog.js";
 import { ORIGINS } from "./message.js";
@@ -17,8 +17,12 @@ const MEANS = {
 };
 const MOST_KNOWN = 6; // of the channels that are offered at once
 
-/** Shows it for a conversation, until somebody closes it. */
-export async function showFollowing({ id, task_ref }) {
+let showing = null;
+
+/** Shows it for a conversation, until somebody closes it; nothing more while it is shown, or about to be. */
+export const showFollowing = (conversation) => (showing ??= show(conversation).finally(() => (showing = null)));
+
+async function show({ id, task_ref }) {
   await Promise.all([style("settings"), style("following")]);
   return open(({ done }) => html`<${Following} id=${id} name=${task_ref ?? location.origin + paths.conversation(id)} done=${done} />`);
 }
@@ -28,29 +32,33 @@ function Following({ id, name, done }) {
   const conversation = opened.value?.conversation;
   const live = conversation?.id === id ? conversation.bindings : null;
   const following = useLoaded(() => get(`/conversations/${id}/bindings`), [id, JSON.stringify(live)]);
-  const [asking, setAsking] = useState(null); // {text, action, run} while a person is asked whether they mean it
+  const [asking, setAsking] = useState(null); // {count, place, text, action, run} while a person is asked whether they mean it
+  const asked = useRef(0);
+  const heading = useRef(null);
+  useLayoutEffect(() => {
+    if (document.activeElement === document.body) heading.current.focus(); // what had the focus is not there any more
+  });
 
-  /** Does what `send(confirmed)` asks of the server; where others would read along, once the person said so. Throws ApiError. */
-  const change = async (action, send, said) => {
-    const told = () => (setAsking(null), announce(said), following.again());
+  /** Does what `send(confirmed)` asks of the server for a place; where others would read along, once the person said so. Throws ApiError. */
+  const change = async (place, action, send, said = standing) => {
+    const told = (binding) => (setAsking(null), announce(said(binding)), following.again());
     try {
-      await send(false);
-      told();
+      told(await send(false));
     } catch (error) {
       if (!error.asks) throw error;
-      setAsking({ text: error.message, action, run: () => send(true).then(told) });
+      setAsking({ count: ++asked.current, place, text: error.message, action, run: () => send(true).then(told) });
     }
   };
   const leave = () => (done(), go(paths.settings("accounts")));
   return html`<${Dialog} label="Followed in" class="wide following" onClose=${() => done()}>
     <div class="body">
       <header>
-        <h2 class="grow">Followed in</h2>
+        <h2 ref=${heading} class="grow" tabindex="-1">Followed in</h2>
         <button type="button" class="icon-button" aria-label="Close" title="Close" onClick=${() => done()}><${Icon} name="close" /></button>
       </header>
       <${Loaded} of=${following}>${({ bindings, places, platforms }) =>
         html`<${Bindings} bindings=${bindings} change=${change} />
-          ${asking && html`<${Asking} key=${asking.text} ...${asking} onCancel=${() => setAsking(null)} />`}
+          ${asking && html`<${Asking} key=${asking.count} ...${asking} onCancel=${() => setAsking(null)} />`}
           <${Elsewhere} id=${id} places=${places.filter(isNoneOf(bindings))} platforms=${platforms} change=${change} leave=${leave} />
           ${platforms.length > 0 && html`<${There} name=${name} platforms=${platforms} />`}`}
       </${Loaded}>
@@ -81,39 +89,43 @@ function Binding({ binding, change }) {
   const [busy, error, run] = useSending();
   const place = placeOf(binding);
   const isAddress = url.startsWith("https://");
-  const choose = (to, said) => run(() => change(verb(to), (confirmed) => patch(`/bindings/${id}`, { mode: to, confirmed }), said));
-  const unfollow = () => run(() => change("Unfollow", () => remove(`/bindings/${id}`), `Not followed in ${place} any more.`));
-  const again = () => choose(mode === "off" ? "watch" : mode, `Followed in ${place} again.`);
+  const choose = (to) => run(() => change(place, verb(to), (confirmed) => patch(`/bindings/${id}`, { mode: to, confirmed })));
+  const unfollow = () => run(() => change(place, "Unfollow", () => remove(`/bindings/${id}`), () => `Not followed in ${place} any more.`));
   const gone = state === "off" || state === "ended";
   return html`<li class="binding" data-state=${state} aria-busy=${busy || state === "pending"}>
     <${Icon} name=${ORIGINS[surface]?.[1] ?? "chat"} />
     <div class="binding-about">
       <p>${isAddress ? html`<a href=${url} target="_blank" rel="noopener noreferrer"><bdi>${place}</bdi></a>` : html`<bdi>${place}</bdi>`}</p>
       ${state === "ended" && html`<p class="binding-why"><${Icon} name="warning" size=${16} />${why || "Nothing can be shown there any more."}</p>`}
-      ${state === "pending" && html`<p class="hint" role="status">Asking ${onPlatform(surface)} whether you read there …</p>`}
+      ${state === "pending" && html`<p class="hint" role="status">Asking ${onPlatform(surface)} about this place …</p>`}
       <p class="hint">${home ? "It began there" : by ? html`By <bdi>${by}</bdi>` : "By somebody"}, <${Ago} at=${created_at} /></p>
       <${Wrong} error=${error} />
     </div>
     ${gone
-      ? html`<button type="button" class="button small" disabled=${busy} onClick=${again}>
-          ${state === "ended" ? "Try again" : "Follow again"}
+      ? html`<button type="button" class="button small" aria-disabled=${busy} onClick=${() => choose(state === "off" ? "watch" : mode)}>
+          ${state === "off" ? "Follow again, read-only" : "Try again"}
         </button>`
-      : html`<select class="select" aria-label=${`What goes on in ${place}`} title=${MEANS[mode]} disabled=${busy} value=${mode}
-          onChange=${({ currentTarget }) => choose(currentTarget.value, `${place}: ${named(currentTarget.value)}.`)}>
+      : html`<select class="select" aria-label=${`What goes on in ${place}`} title=${MEANS[mode]} aria-disabled=${busy} value=${mode}
+          onChange=${({ currentTarget }) => choose(currentTarget.value)}>
           ${MODES.map(([value, label]) => html`<option key=${value} value=${value} selected=${value === mode}>${label}</option>`)}
         </select>`}
     ${state !== "off" &&
-    html`<button type="button" class="icon-button" aria-label=${`Unfollow ${place}`} title="Unfollow" disabled=${busy} onClick=${unfollow}>
+    html`<button type="button" class="icon-button" aria-label=${`Unfollow ${place}`} title="Unfollow" aria-disabled=${busy} onClick=${unfollow}>
       <${Icon} name="close" size=${16} />
     </button>`}
   </li>`;
 }
 
-const named = (mode) => MODES.find(([value]) => value === mode)[1];
+/** `#ops on Slack: asked for, read-only.`, of a binding as it is after a change. */
+function standing(binding) {
+  const [, how] = MODES.find(([mode]) => mode === binding.mode);
+  return `${placeOf(binding)}: ${binding.state === "pending" ? "asked for, " : ""}${how.toLowerCase()}.`;
+}
+
 const verb = (mode) => (mode === "two_way" ? "Make it two-way" : "Follow");
 
-/** That others would read along, and whether that is meant. */
-function Asking({ text, action, run, onCancel }) {
+/** That others would read along at a place, and whether that is meant. */
+function Asking({ place, text, action, run, onCancel }) {
   const [busy, error, send] = useSending();
   const box = useRef(null);
   useEffect(() => {
@@ -123,11 +135,11 @@ function Asking({ text, action, run, onCancel }) {
     return () => opener?.isConnected && opener.focus();
   }, []);
   return html`<section ref=${box} class="following-asks" role="alertdialog" aria-label="Others would read along" aria-describedby="following-asks">
-    <p id="following-asks"><${Icon} name="users" size=${18} /><span>${text}</span></p>
+    <p id="following-asks"><${Icon} name="users" size=${18} /><span><b><bdi>${place}</bdi></b><br />${text}</span></p>
     <${Wrong} error=${error} />
     <div class="actions">
-      <button type="button" class="button small" disabled=${busy} onClick=${onCancel}>Cancel</button>
-      <button type="button" class="button small primary" disabled=${busy} onClick=${() => send(run)}>${action}</button>
+      <button type="button" class="button small" aria-disabled=${busy} onClick=${() => busy || onCancel()}>Cancel</button>
+      <button type="button" class="button small primary" aria-disabled=${busy} onClick=${() => send(run)}>${action}</button>
     </div>
   </section>`;
 }
@@ -141,7 +153,7 @@ const isNoneOf = (bindings) => (place) =>
 function Elsewhere({ id, places, platforms, change, leave }) {
   const linked = platforms.filter((each) => each.linked);
   const unlinked = platforms.filter((each) => !each.linked).map(({ surface }) => onPlatform(surface));
-  const link = html`<a href=${paths.settings("accounts")} onClick=${(event) => (event.preventDefault(), leave())}>Settings › Accounts</a>`;
+  const link = html`<a href=${paths.settings("accounts")} onClick=${(event) => (event.preventDefault(), leave())}>Settings > Accounts</a>`;
   if (!platforms.length) {
     return html`<section class="following-none">
       <h3>Follow elsewhere</h3>
@@ -165,16 +177,20 @@ function Another({ id, places, change }) {
   const [busy, error, run] = useSending();
   const sought = text.trim().toLowerCase();
   const isLink = /^<?https?:/.test(sought);
-  const offered = places.filter(({ label, key }) => key === chosen || !sought || isLink || label.toLowerCase().includes(sought)).slice(0, MOST_KNOWN);
+  const isSought = ({ label }) => !sought || isLink || label.toLowerCase().includes(sought);
+  const offered = places.filter(isSought).filter(({ key }, place) => place < MOST_KNOWN || key === chosen);
   const onSubmit = (event) => {
     event.preventDefault();
     const place = chosen || text.trim();
+    if (!place) return;
+    const known = places.find(({ key }) => key === chosen);
     const send = async (confirmed) => {
-      await post(`/conversations/${id}/bindings`, { place, mode, confirmed });
+      const binding = await post(`/conversations/${id}/bindings`, { place, mode, confirmed });
       setText("");
       setChosen("");
+      return binding;
     };
-    run(() => change("Follow", send, "It will be shown there."));
+    run(() => change(known ? `${known.label} on ${onPlatform(known.surface)}` : place, "Follow", send));
   };
   return html`<form class="another" onSubmit=${onSubmit}>
     <div class="field">
@@ -186,7 +202,7 @@ function Another({ id, places, change }) {
       html`<div class="known" role="group" aria-label="Channels">
         ${offered.map(
           (each) => html`<button key=${each.key} type="button" class="button small" aria-pressed=${each.key === chosen}
-            onClick=${() => (setChosen(each.key === chosen ? "" : each.key), setText(""))}>
+            onClick=${() => (setChosen(each.key === chosen ? "" : each.key), isLink && setText(""))}>
             <${Icon} name=${ORIGINS[each.surface]?.[1] ?? "chat"} size=${16} /><bdi>${each.label}</bdi>
           </button>`,
         )}
@@ -196,7 +212,7 @@ function Another({ id, places, change }) {
     <div class="another-how">
       <${Segments} label="How" of=${MODES} chosen=${mode} onChoose=${setMode} />
       <span class="grow"></span>
-      <button class="button primary" disabled=${busy || !(chosen || sought)}>Follow</button>
+      <button class="button primary" aria-disabled=${busy || !(chosen || sought)}>Follow</button>
     </div>
     <p class="hint">${MEANS[mode]}</p>
     <${Wrong} error=${error} />

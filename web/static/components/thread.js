@@ -179,7 +179,7 @@ function read(id) {
 }
 
 function news(list, away) {
-  const fresh = list.filter((message) => message.seq > away).length;
+  const fresh = list.filter((message) => message.seq > away && !isNotice(message)).length;
   const last = list.at(-1);
   if (last?.role === "assistant" && !ended(last) && last.content) return html` <span class="news">writing …</span>`;
   return fresh > 0 && html` <span class="news">${fresh} new</span>`;

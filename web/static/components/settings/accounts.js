@@ -1,31 +1,30 @@
 // The accounts on chat platforms that are oneself: linked by a code, listed, unlinked.
 import { get, post, remove } from "../../api.js";
 import { complain, date, dateTime, html, toast, useEffect, useRef, useState } from "../../ui.js";
+import { onPlatform } from "../chat.js";
 import { confirm } from "../dialog.js";
 import { Loaded, Panel, Secret, Wrong, useLoaded, useSending } from "./parts.js";
 
 /** Milliseconds after which it is looked again whether the code was typed. */
 const AWAITED = 3000;
 
-const platform = (surface) => surface[0].toUpperCase() + surface.slice(1);
-
 export function Accounts() {
   const [code, setCode] = useState(null);
   const listed = useLoaded(() => get("/accounts"), [code], { every: code && AWAITED });
   useNew(listed.value?.accounts, (account) => {
     setCode(null);
-    toast(`${account.name} on ${platform(account.surface)} is you from now on.`);
+    toast(`${account.name} on ${onPlatform(account.surface)} is you from now on.`);
   });
   const unlink = async ({ surface, account, external_id, name }) => {
     const sure = await confirm({
-      title: `Unlink ${name} on ${platform(surface)}?`,
+      title: `Unlink ${name} on ${onPlatform(surface)}?`,
       text: "What you said with it stays yours. Whoever writes with it from then on is somebody new here.",
       action: "Unlink",
       danger: true,
     });
     if (!sure) return;
     await remove(`/accounts/${[surface, account, external_id].map(encodeURIComponent).join("/")}`);
-    toast(`${name} on ${platform(surface)} is unlinked.`);
+    toast(`${name} on ${onPlatform(surface)} is unlinked.`);
     listed.again();
   };
   return html`<${Panel} title="Link an account" about=${html`Once your account on Slack or Discord is linked, you are one and the same person there and
@@ -62,25 +61,25 @@ function Make({ onMade }) {
       a code</button></div>`;
 }
 
-function Made({ code: { code, expires_at }, onDone }) {
+function Made({ code: { code, expires_in }, onDone }) {
   useEffect(() => {
-    const timer = setTimeout(onDone, Date.parse(expires_at) - Date.now());
+    const timer = setTimeout(onDone, expires_in * 1000); // not by its time of day: the browser's clock may be wrong
     return () => clearTimeout(timer);
   }, []);
   return html`<${Secret} text=${`/link ${code}`} what="The command" onDone=${onDone}>Type this on Slack or Discord, yourself: whoever types it will
-    act as you there. It works once, within ten minutes.</${Secret}>`;
+    act as you there. It works once, within ${Math.round(expires_in / 60)} minutes.</${Secret}>`;
 }
 
 function Account({ of: { surface, account, external_id, name, linked_at, by_operator }, onUnlink }) {
   return html`<li>
-    <div class="grow"><b>${name} on ${platform(surface)}</b>
+    <div class="grow"><b>${name} on ${onPlatform(surface)}</b>
       <span class="small">account ${external_id}, in ${account}; ${
         linked_at ? html`linked <time dateTime=${linked_at} title=${dateTime(linked_at)}>${date(linked_at)}</time>` : "you came here with it first"
       }</span></div>
     ${
       by_operator
         ? html`<span class="badge">linked by the operator</span>`
-        : html`<button type="button" class="button small danger" aria-label=${`Unlink ${name} on ${platform(surface)}`} onClick=${onUnlink}>
+        : html`<button type="button" class="button small danger" aria-label=${`Unlink ${name} on ${onPlatform(surface)}`} onClick=${onUnlink}>
             Unlink</button>`
     }
   </li>`;

@@ -41,18 +41,15 @@ export function useLoaded(load, needs = [], { every = 0 } = {}) {
 }
 
 /**
- * Shows `children(value)`, or that it is loading, or why it could not be.
+ * Shows `children(value)`, or that it is loading, or why it could not be: then beside what came before, which keeps its state.
  * @param {{of: {value: any, error: string, again: () => void}, children: (value: any) => any}} props
  */
 export function Loaded({ of: { value, error, again }, children }) {
-  if (error) {
-    return html`<div class="settings-error" role="alert">
-        <${Icon} name="warning" /><span class="grow">${error}</span><button type="button" class="button small" onClick=${again}>Try again</button>
-      </div>
-      ${value !== null && children(value)}`;
-  }
-  if (value === null) return html`<div class="loading" role="status" aria-label="Loading"></div>`;
-  return children(value);
+  return html`${error &&
+    html`<div class="settings-error" role="alert">
+      <${Icon} name="warning" /><span class="grow">${error}</span><button type="button" class="button small" onClick=${again}>Try again</button>
+    </div>`}
+    ${value !== null ? children(value) : !error && html`<div class="loading" role="status" aria-label="Loading"></div>`}`;
 }
 
 /** What is shown once, to be copied. @param {{text: string, what: string, onDone: () => void, children: any}} props `what`: "The token" */
@@ -111,19 +108,23 @@ export function Segments({ label, of, chosen, onChoose }) {
 /** `error`, where a form failed, said once. */
 export const Wrong = ({ error }) => error && html`<p class="error" role="alert">${error}</p>`;
 
-/** What runs while a form is sent: `[busy, error, run]`; `run(action)` gives whether it succeeded. */
+/** What runs while a form is sent: `[busy, error, run]`; `run(action)` gives whether it succeeded, and does nothing while another one runs. */
 export function useSending() {
   const [state, setState] = useState({ busy: false, error: "" });
+  const running = useRef(false);
   const run = async (action) => {
+    if (running.current) return false;
+    running.current = true;
     setState({ busy: true, error: "" });
+    let error = "";
     try {
       await action();
-      setState({ busy: false, error: "" });
-      return true;
     } catch (failure) {
-      setState({ busy: false, error: failure.message });
-      return false;
+      error = failure.message;
     }
+    running.current = false;
+    setState({ busy: false, error });
+    return !error;
   };
   return [state.busy, state.error, run];
 }

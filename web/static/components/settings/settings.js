@@ -6,7 +6,7 @@ const section = (name, title, icon, load, component) => ({ name, title, icon, co
 
 const OWN = [
   section("profile", "Profile", "user", () => import("./profile.js"), "Profile"),
-  section("accounts", "Chat accounts", "link", () => import("./accounts.js"), "Accounts"),
+  section("accounts", "Accounts", "link", () => import("./accounts.js"), "Accounts"),
   section("tokens", "Access tokens", "key", () => import("./tokens.js"), "Tokens"),
   section("connections", "Connections", "plug", () => import("./connections.js"), "Connections"),
   section("models", "Models", "model", () => import("./models.js"), "Models"),

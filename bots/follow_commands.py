@@ -3,7 +3,6 @@
 In one transaction each; what the platform must be asked was asked before. Refusals are sentences for the person.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from core import bindings, naming, wording
 from core.access import Principal
 from core.errors import Conflict, InvalidInput, NotConfirmed, NotFound
 from core.frames import binding_json
-from core.models import JSON, NEW_THREAD, Binding, BindingCheck, BindingMode, ChannelKind, Conversation, Place
+from core.models import JSON, Binding, BindingCheck, BindingMode, ChannelKind, Conversation, Place
 from core.ports import UnitOfWork
 
 _READ_ONLY = frozenset({"read-only", "readonly", "read_only"})
@@ -89,15 +88,10 @@ class Following:
     async def follow(self, uow: UnitOfWork, principal: Principal, target: Target, wanted: Wish) -> Answer:
         """Has it shown there; in a channel in one thread of its own. Raises NotFound, Conflict, and NotConfirmed with what to do."""
         conversation = await naming.conversation(uow, principal, wanted.name)
-        place, opened = target.place, target.opened
-        if place.thread.startswith(NEW_THREAD):
-            for near in await self._near(uow, principal, conversation, place):
-                if near.kind in (None, target.kind):  # not in a private thread of an open channel
-                    place, opened = _key(near), near.opened
-                    break
-        elif place.thread:
+        place = target.place
+        if place.thread:
             await self._places.entered(uow, place)
-        before = await bindings.at(uow, place)
+        before = await bindings.leads_to(uow, conversation.id, place, target.kind)
         try:
             after = await bindings.follow(
                 uow,
@@ -107,16 +101,16 @@ class Following:
                 mode=wanted.mode,
                 kind=target.kind,
                 label=target.label,
-                opened=opened,
+                opened=target.opened,
                 confirmed=wanted.confirmed,
                 source=place.account.surface,
             )
         except NotConfirmed as question:
             raise NotConfirmed(f"{question} If that is meant: {wanted.again}") from None
-        is_new = before is None or before.id != after.id or not before.is_on
+        is_new = before is None or before.id != after.id or not before.is_on or before.check is not after.check
         if is_new and target.since:
             await origins.begin(uow, after, target.since)
-        where = "here" if place == target.place else f"in its thread, {self._surface.link(after.place)}"
+        where = "here" if _key(after) == place else f"in its thread, {self._surface.link(after.place)}"
         if before and not is_new and before.mode is after.mode:
             return Answer(text=f"{_named(conversation)} is shown {where} already{_read_only(after)}.")
         return Answer(text=_shown(conversation, after, where), is_shown=True)
@@ -132,7 +126,8 @@ class Following:
             await bindings.unfollow_at(uow, principal, _key(binding), source=source)
             return Answer(text=f"{_named(conversation)} is not shown here any more.", is_shown=True)
         conversation = await naming.conversation(uow, principal, name)
-        shown = [each for each in await self._near(uow, principal, conversation, place) if each.is_on]
+        found = await bindings.of_conversation(uow, principal, conversation.id)
+        shown = [each for each in found if each.is_on and (each.place.account, each.channel) == (place.account, place.channel)]
         if not shown:
             raise Conflict(f"{_named(conversation)} is not followed in this channel.")
         for each in [each for each in shown if each.followed] or shown:
@@ -166,12 +161,6 @@ class Following:
         return f"{what} can only be read where you wrote. Write to it on the web: {web} To write there, too, write there `!follow {name}`"
 
     # --- helpers ---
-
-    async def _near(self, uow: UnitOfWork, principal: Principal, conversation: Conversation, place: Place) -> Sequence[Binding]:
-        """Where in that channel it is shown, or was until it was unfollowed: what is shown now comes first."""
-        found = await bindings.of_conversation(uow, principal, conversation.id)
-        near = [each for each in found if (each.place.account, each.channel, each.ended) == (place.account, place.channel, None)]
-        return sorted(near, key=lambda each: not each.is_on)
 
     async def _shown_here(self, uow: UnitOfWork, principal: Principal, place: Place) -> Conversation:
         binding = await self._places.shown(uow, place)
