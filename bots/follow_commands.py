@@ -148,6 +148,9 @@ class Following:
         if binding.mode is BindingMode.TWO_WAY:
             return _CHECKED if binding.check is not BindingCheck.NONE else ""
         conversation = await uow.conversations.get(binding.conversation_id, principal)
+        if binding.mode is BindingMode.WATCH and binding.ended:
+            again = f" To have it shown again, write there `!follow {_name(conversation)} read-only`." if conversation else ""
+            return f"What was shown where you wrote could not be sent there any more.{again}"
         if binding.mode is BindingMode.WATCH:
             return self._can_only_be_read(conversation)
         again = f"To go on with it, write there `!follow {_name(conversation)}`. " if conversation else ""

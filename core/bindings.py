@@ -43,6 +43,9 @@ _MINUTE = timedelta(minutes=1)
 _PER_MINUTE = 60
 _KNOWN = 100
 _NAMED = 5
+_NOTICES = 10
+"""In a row, in a minute."""
+_TAKES_PART = "whoever writes there takes part from then on: all of it is theirs to read, also when it is unfollowed"
 
 Notice = Literal["followed", "mode", "unfollowed", "ended", "back"]
 """What a notice in the conversation tells of a binding, as its metadata has it under `notice`, beside `binding_id`."""
@@ -99,8 +102,11 @@ async def follow(
     await _free(uow, principal, there, check)
     await _ask_first(uow, conversation, kind, mode, confirmed=confirmed)
     await _require_identity(uow, principal, place, check)
-    await _within_pace(uow, principal)
+    await _within_pace(uow, principal, conversation_id)
     shown = await uow.bindings.of_conversation(conversation_id)
+    for each in shown:
+        if each.ended and each.check is not BindingCheck.NONE and each.bound_by == principal.user_id:  # it came to nothing, as they saw
+            await _put_away(uow, each)
     if sum(each.followed and each.is_on for each in shown) >= MAX_PLACES:
         raise Conflict(f"This is followed in {MAX_PLACES} places already. Unfollow it in one of them first.")
     about = {"kind": kind, "label": _label(kind, label), "followed": True, "check": check}
@@ -224,7 +230,7 @@ async def end(uow: UnitOfWork, binding: Binding, reason: str) -> None:
     if present is None or present.ended or present.is_former:
         return
     present = await _changed(uow, present, ended=reason)
-    if present.mode is not BindingMode.OFF:
+    if present.mode is not BindingMode.OFF and present.check is BindingCheck.NONE:  # else whoever wanted it sees it where they look
         await _tell(uow, present, "ended", by=None, source=present.surface)
 
 
@@ -300,7 +306,7 @@ async def _free(uow: UnitOfWork, principal: Principal, there: Binding | None, ch
     if there.is_on and (there.check is BindingCheck.NONE or check is not BindingCheck.NONE):
         shown = await uow.conversations.get(there.conversation_id, principal) if is_there else None
         what = shown.task_ref if shown and shown.task_ref else "another conversation"
-        raise Conflict(f"This place shows {what} already. Unfollow that first.")
+        raise Conflict(f"This place shows {what} already. Unfollow that first, with `/task unfollow` there or on its page.")
     await _put_away(uow, there)
 
 
@@ -351,9 +357,10 @@ async def _change(
         check = binding.check
     if binding.is_on and (binding.mode, binding.check) == (mode, check):
         return binding
-    await _within_pace(uow, principal)
+    await _within_pace(uow, principal, conversation.id)
     if not binding.is_on or (mode is BindingMode.TWO_WAY and binding.mode is not mode):
-        await _ask_first(uow, conversation, binding.kind, mode, confirmed=confirmed)
+        is_read = binding.is_on and binding.check is BindingCheck.NONE
+        await _ask_first(uow, conversation, binding.kind, mode, is_read=is_read, confirmed=confirmed)
     if not binding.is_on:
         await _require_identity(uow, principal, binding.place, check)
     return await _show(uow, binding, mode, check=check, by=principal.user_id, source=source)
@@ -416,20 +423,34 @@ async def _require_identity(uow: UnitOfWork, principal: Principal, place: Place,
         raise InvalidInput(wording.link_first(place.account.surface))
 
 
-async def _ask_first(uow: UnitOfWork, conversation: Conversation, kind: ChannelKind | None, mode: BindingMode, *, confirmed: bool) -> None:
+async def _ask_first(
+    uow: UnitOfWork,
+    conversation: Conversation,
+    kind: ChannelKind | None,
+    mode: BindingMode,
+    *,
+    is_read: bool = False,
+    confirmed: bool,
+) -> None:
+    """`is_read`: at the place, already."""
     if confirmed or conversation.visibility is Visibility.SHARED or kind is ChannelKind.DIRECT:
         return
+    if is_read:
+        raise NotConfirmed(f"This conversation is private, and read there already. {_TAKES_PART[0].upper()}{_TAKES_PART[1:]}.")
     names = await uow.users.names(await conversations.readers(uow, conversation) or ())
     readers = wording.listed(sorted(names.values()), at_most=_NAMED)
     verb = "reads" if len(names) == 1 else "read"
     others = "Everybody in that channel or thread would read it, too"
     if mode is BindingMode.TWO_WAY:
-        others += ", and whoever writes there takes part from then on: all of it is theirs to read, also when it is unfollowed"
+        others += f", and {_TAKES_PART}"
     raise NotConfirmed(f"This conversation is private: only {readers} {verb} it. {others}.")
 
 
-async def _within_pace(uow: UnitOfWork, principal: Principal) -> None:
-    """Counts it as a message: each is told in the conversation, and may be asked of a platform."""
+async def _within_pace(uow: UnitOfWork, principal: Principal, conversation_id: UUID) -> None:
+    """Counts it as a message: each is told in the conversation, and may be asked of a platform. Notices must not bury what is said."""
+    last = await uow.messages.page(conversation_id, limit=_NOTICES)
+    if len(last) == _NOTICES and all("notice" in each.metadata for each in last) and last[0].created_at > uow.now - _MINUTE:
+        raise RateLimited("This was followed and unfollowed too often in a minute. Try again in a minute.", retry_after=60.0)
     earlier = await uow.inbox.nth_last(principal.user_id, _PER_MINUTE)
     if earlier and earlier > uow.now - _MINUTE:
         raise RateLimited("Too much was said and followed in a minute. Try again in a minute.", retry_after=60.0)
@@ -463,10 +484,10 @@ def _sentence(notice: Notice, name: str, where: str, binding: Binding) -> str:
         case "mode":
             return f"{name} made this read-only in {where}." if read_only else f"{name} opened this for answers from {where}."
         case "unfollowed":
-            return f"{name} stopped following this in {where}." if name else f"This is not shown in {where} any more."
+            stopped = f"{name} stopped following this in {where}." if name else f"This is not shown in {where} any more."
+            return stopped if read_only else f"{stopped} What is said there is not part of it any more."
         case "ended":
-            begun = f"is not shown in {where} any more" if binding.check is BindingCheck.NONE else f"could not be shown in {where}"
-            return f"This {begun}. {wording.ended(binding.ended or '', binding.mode)}"
+            return f"This is not shown in {where} any more. {wording.ended(binding.ended or '', binding.mode)}"
         case "back":
             return f"{name} follows this in {where} again{how}." if name else f"This is shown in {where} again{how}."
 

@@ -15,6 +15,7 @@ from core.models import (
     Binding,
     BindingCheck,
     BindingMode,
+    ChannelKind,
     Conversation,
     Message,
     MessageStatus,
@@ -111,14 +112,17 @@ async def bindings_json(uow: UnitOfWork, conversation_id: UUID) -> list[JSON]:
 
 
 def binding_json(binding: Binding, names: Mapping[UUID, str]) -> JSON:
-    """`names` holds who bound it. `state` is `live`, `pending` (the platform is still to be asked), `off` or `ended`, by `reason`."""
+    """`names` holds who bound it. What only follows, and is not open to all, keeps its address to itself.
+
+    `state` is `live`, `pending` (the platform is still to be asked), `off` or `ended`, by `reason`.
+    """
     return {
         "id": str(binding.id),
         "conversation_id": str(binding.conversation_id),
         "surface": binding.surface,
         "kind": binding.kind.value if binding.kind else None,
         "label": binding.label,
-        "url": binding.url,
+        "url": "" if binding.followed and binding.kind is not ChannelKind.OPEN else binding.url,
         "mode": binding.mode.value,
         "state": _binding_state(binding),
         "reason": binding.ended,

@@ -138,7 +138,7 @@ _NOT_INVITED = "Onethread is not in that channel. Invite it, {again}."
 _LOCKED = "The thread is locked."
 _DIRECT = "This person takes no direct messages from Onethread."
 _ENDED = {
-    NOT_A_READER: "Whoever wanted it there does not read that place, or it does not exist.",
+    NOT_A_READER: "Whoever wanted it there does not read that place, or Onethread does not, or it does not exist.",
     PLACE_TAKEN: "Another conversation is shown there already.",
     NOT_SERVED: "Onethread is not to write in that channel.",
     "is_archived": "The channel is archived.",

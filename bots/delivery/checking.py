@@ -1,6 +1,7 @@
 """Whether a place may show what somebody wants to follow there: the platform is asked before anything goes out or comes in."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -57,9 +58,10 @@ async def _look_up(services: Services, outlet: Outlet, binding: Binding) -> Spot
     async with services.storage.read() as uow:
         people = await uow.identities.of_users(binding.place.account, [binding.bound_by] if binding.bound_by else [])
     for person in people:
-        spot = await _asked(outlet, binding, person.external_id)
-        if spot.reads:
-            return spot
+        with suppress(PlaceClosed, PermissionMissing):  # they are told no more of a place that the bot does not see than of others'
+            spot = await _asked(outlet, binding, person.external_id)
+            if spot.reads:
+                return spot
     raise PlaceClosed("Whoever wanted that does not read there.", reason=NOT_A_READER)
 
 

@@ -1,6 +1,7 @@
 """Conversations at places of chat platforms: bound, ended, taken up again; and who may do it."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -168,10 +169,10 @@ async def test_a_place_that_shows_something_is_not_given_away(world: World) -> N
     kim, chat = await world.user("kim"), await world.chat()
     task = await world.task("Buy milk", kim)
     await bind(world, task.conversation_id, who=kim)
-    with pytest.raises(Conflict, match=r"^This place shows OT-1 already\. Unfollow that first\.$"):
+    with pytest.raises(Conflict, match=r"^This place shows OT-1 already\. Unfollow that first, with `/task unfollow`"):
         await follow(world, chat.id)
     await bind(world, (await world.chat(kim)).id, replace(PLACE, thread="2.0"), kim)
-    with pytest.raises(Conflict, match=r"^This place shows another conversation already\. Unfollow that first\.$"):
+    with pytest.raises(Conflict, match=r"^This place shows another conversation already\. Unfollow that first, with `/task unfollow`"):
         await bind(world, chat.id, replace(PLACE, thread="2.0"))
     assert (await found(world)).conversation_id == task.conversation_id
     assert await notices(world, chat.id) == []
@@ -222,7 +223,7 @@ async def test_who_follows_a_conversation_is_told_in_it_and_what_changes_later(w
     assert await notices(world, chat) == [
         ("followed", f"admin follows this in {where} from now on, read-only.", mia),
         ("mode", f"kim opened this for answers from {where}.", kim.user_id),
-        ("unfollowed", f"kim stopped following this in {where}.", kim.user_id),
+        ("unfollowed", f"kim stopped following this in {where}. What is said there is not part of it any more.", kim.user_id),
         ("back", f"kim follows this in {where} again, read-only.", kim.user_id),
     ]
 
@@ -297,7 +298,9 @@ async def test_a_place_is_checked_before_anything_is_shown_there(world: World) -
     assert [text for _, text, _ in await notices(world, task.conversation_id)] == [
         "admin follows this in #ops and more on Slack from now on."
     ]
+    assert [each["url"] for each in await shown(world, task.conversation_id)] == ["https://s/1"]
     assert (await check(world, live, kind=ChannelKind.PRIVATE)).label == ""
+    assert [each["url"] for each in await shown(world, task.conversation_id)] == [""]
     assert len(await notices(world, task.conversation_id)) == 1
 
 
@@ -316,7 +319,18 @@ async def test_what_was_never_found_fit_is_neither_revived_nor_kept(world: World
     pending = await found(world)
     assert (await change(world, pending, OFF)).mode is OFF
     assert await shown(world, chat.id) == []
-    assert [notice for notice, _, _ in await notices(world, chat.id)] == ["ended"]
+    assert await notices(world, chat.id) == []
+
+
+async def test_what_came_to_nothing_is_listed_until_the_next_try(world: World) -> None:
+    chat = await world.chat()
+    await known(world, world.admin)
+    for channel in ("C1", "C2", "C3"):
+        where = Place(account=PLACE.account, channel=channel)
+        binding = await follow(world, chat.id, where, kind=None, check=BindingCheck.PERSON)
+        await world.write(partial(bindings.end, binding=binding, reason=NOT_A_READER))
+    [left] = await world.read(lambda uow: bindings.of_conversation(uow, world.admin, chat.id))
+    assert (left.channel, left.ended) == ("C3", "not_a_reader")
 
 
 async def test_who_has_it_back_from_elsewhere_must_read_there(world: World) -> None:
@@ -419,7 +433,7 @@ async def test_what_was_shown_before_is_back_once_the_platform_was_asked(world: 
         await change(world, binding, OFF)
         asked = await change(world, binding, TWO_WAY, check=BindingCheck.PERSON)
         await check(world, asked, binding.thread)
-    assert [notice for notice, _, _ in await notices(world, task)] == ["ended", "followed", *["unfollowed", "back"] * 2]
+    assert [notice for notice, _, _ in await notices(world, task)] == ["followed", *["unfollowed", "back"] * 2]
 
 
 async def test_what_to_do_where_it_ended_depends_on_whether_one_may_write_there(world: World) -> None:
@@ -500,7 +514,9 @@ async def test_a_conversation_that_becomes_private_is_followed_nowhere(world: Wo
         (str(followed.id), "off"),
     ]
     told = (await notices(world, task.conversation_id))[1:]
-    assert told == [("unfollowed", "This is not shown in a channel on Slack any more.", None)]
+    assert told == [
+        ("unfollowed", "This is not shown in a channel on Slack any more. What is said there is not part of it any more.", None)
+    ]
 
 
 async def test_nothing_more_is_shown_in_the_direct_messages_of_somebody_who_left(world: World) -> None:
@@ -524,7 +540,9 @@ async def test_nothing_more_is_shown_in_the_direct_messages_of_somebody_who_left
 
     await world.write(lambda uow: linking.unlink_account(uow, slack, "Ukim", {}))
     assert await delivered() == ["C8", "C1", "D3", "7"]
-    assert [text for _, text, _ in await notices(world, chat.id)] == ["This is not shown in a channel on Slack any more."]
+    assert [text for _, text, _ in await notices(world, chat.id)] == [
+        "This is not shown in a channel on Slack any more. What is said there is not part of it any more."
+    ]
     assert (await world.read(lambda uow: conversations.readers(uow, chat))) == (kim.user_id,)
     await world.write(lambda uow: disable(uow, kim))
     assert await delivered() == ["C8", "C1", "D3"]
@@ -590,11 +608,16 @@ async def test_following_has_a_pace_and_a_number_of_places(world: World) -> None
     chat = await world.chat()
     for number in range(bindings.MAX_PLACES):
         await follow(world, chat.id, replace(PLACE, channel=f"C{number}"))
+        await world.note(chat.id, "And there")
     with pytest.raises(Conflict, match="20 places already"):
         await follow(world, chat.id, replace(PLACE, channel="C99"))
     binding = await found(world)
-    for number in range(40):
+    for number in range(10):
         binding = await change(world, binding, TWO_WAY if number % 2 else WATCH)
+    with pytest.raises(RateLimited, match=r"^This was followed and unfollowed too often in a minute\."):
+        await change(world, binding, WATCH)
+    for _ in range(10):
+        await world.note(chat.id, "And here")
     with pytest.raises(RateLimited, match=r"^Too much was said and followed in a minute\."):
         await change(world, binding, WATCH)
     await change(world, binding, OFF)  # that is never refused

@@ -185,7 +185,7 @@ async def test_what_cannot_be_followed_is_told_to_whoever_wants_it(door: Door) -
         "!follow OT-3 OT-1": "Say which task, and whether it is only to be read here: !follow OT-12 or !follow OT-12 read-only",
         "!follow OT-3 please": "Say which task",
         "!follow": "Say which task",
-        "!follow OT-3": "This place shows OT-1 already. Unfollow that first.",
+        "!follow OT-3": "This place shows OT-1 already. Unfollow that first, with /task unfollow there or on its page.",
         "!follow OT-1": "OT-1 plan is shown here already.",
     }
     told = await takes(door, *(said(text, f"7.{number}", thread="7") for number, text in enumerate(refused, 10)))
@@ -207,7 +207,9 @@ async def test_under_a_card_whose_thread_is_not_noted_yet_nothing_else_is_follow
     await door.stage.world.task("Sell milk")
     made = await door.stage.bound(first.conversation_id, place("new-1"), opened=False)
     await door.stage.world.write(lambda uow: uow.deliveries.put(card(uow, made.id)))
-    assert await takes(door, reply("!follow OT-2", "1.1")) == ["This place shows OT-1 already. Unfollow that first."]
+    assert await takes(door, reply("!follow OT-2", "1.1")) == [
+        "This place shows OT-1 already. Unfollow that first, with /task unfollow there or on its page."
+    ]
     assert await takes(door, reply("!follow OT-1", "1.2")) == ["OT-1 Buy milk is shown here already."]
 
 
@@ -270,6 +272,9 @@ async def test_where_tells_all_the_places_and_how_it_is_shown_there(door: Door) 
     told = await takes(door, reply("!where", "1.3"), elsewhere("!where ot-1", "9.1"), elsewhere("!where", "9.2"))
     assert [each.splitlines() for each in told[:2]] == [lines, lines]
     assert told[2] == "Nothing is followed here. Say which task it is that you look for, such as OT-12."
+    assert await takes(door, said("hm", "4.2", thread="4", to_bot=True)) == [
+        "What was shown where you wrote could not be sent there any more. To have it shown again, write there `!follow OT-1 read-only`."
+    ]
     assert (await door.types("where", place("", "C9"), ref="OT-1")).splitlines()[0] == r"**OT-1** Buy \*milk\* is shown"
     assert (await door.types("show", place("1"))).endswith("Also read-only in a channel on Fake")
     assert await takes(door, said("!follow OT-1 read-only", "4.2", thread="4")) == []  # everybody sees that it is back
@@ -338,7 +343,7 @@ async def test_a_chat_that_was_unfollowed_begins_anew_and_what_was_said_before_i
     talk = partial(said, channel="D1", to_bot=True)
     await door.stage.world.task("Buy milk")
     told = await takes(door, talk("hello", "1"), talk("a secret", "2"), talk("!follow OT-1", "3"))
-    assert told == ["This place shows another conversation already. Unfollow that first."]
+    assert told == ["This place shows another conversation already. Unfollow that first, with /task unfollow there or on its page."]
     first = await door.conversation("", "D1")
     assert await takes(door, talk("!unfollow", "4"), talk("something new", "5")) == []
     second = await door.conversation("", "D1")
