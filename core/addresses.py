@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from core import wording
 from core.access import Principal
-from core.errors import InvalidInput
+from core.errors import Conflict, InvalidInput
 from core.models import Account, Place
 from core.ports import UnitOfWork
 
@@ -25,13 +25,13 @@ class Address:
 
 
 async def place(uow: UnitOfWork, principal: Principal, address: Address) -> Place:
-    """On the account on which the person is linked. Raises InvalidInput where there is none, or several that it may be."""
+    """On the account on which the person is linked. Raises Conflict where there is none, InvalidInput where it is another or unclear."""
     known = [each for each in await accounts_of(uow, principal) if each.surface == address.surface]
     return _place(address, known, wording.link_first(address.surface))
 
 
 async def place_anywhere(uow: UnitOfWork, address: Address) -> Place:
-    """On whichever account is served here: for who runs it. Raises InvalidInput as `place` does."""
+    """On whichever account is served here: for who runs it. Raises as `place` does."""
     known = [each for each in await served(uow) if each.surface == address.surface]
     none = f"{wording.surface(address.surface)} is not served here. Set it up first: docs/{address.surface}.md tells how."
     return _place(address, known, none)
@@ -51,8 +51,10 @@ async def served(uow: UnitOfWork) -> Sequence[Account]:
 def _place(address: Address, known: Sequence[Account], otherwise: str) -> Place:
     accounts = [each for each in known if address.account in ("", each.id)]
     name = wording.surface(address.surface)
+    if not known:
+        raise Conflict(otherwise)
     if not accounts:
-        raise InvalidInput(f"The link is of another {name} than the one here." if known else otherwise)
+        raise InvalidInput(f"The link is of another {name} than the one here.")
     if len(accounts) > 1:
         raise InvalidInput(f"There are several accounts of {name}, and the link does not say of which it is. Type `/task follow` there.")
     return Place(account=accounts[0], channel=address.channel, thread=address.thread)

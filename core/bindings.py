@@ -13,7 +13,7 @@ from uuid import UUID
 
 from core import conversations, messages, wording
 from core.access import Principal, require
-from core.errors import Conflict, InvalidInput, NotConfirmed, NotFound, RateLimited
+from core.errors import Conflict, NotConfirmed, NotFound, RateLimited
 from core.events import ConversationChanged
 from core.ids import new_id
 from core.models import (
@@ -89,7 +89,7 @@ async def follow(
 
     In a channel it is followed in one thread of its own, which there may be. `check` is what the platform is to be asked first: with it a
     place without a thread is a channel of which nothing is known yet. Without it the person is there, and nothing is asked any more. Raises
-    Conflict where the place shows another conversation, InvalidInput where nobody knows the person on that platform, and NotConfirmed for
+    Conflict where the place shows another conversation, or nobody knows the person on that platform, and NotConfirmed for
     a private conversation that other people would read there.
     """
     conversation = await _held(uow, principal, conversation_id)
@@ -420,7 +420,7 @@ async def _changed(uow: UnitOfWork, binding: Binding, **changes: Any) -> Binding
 
 async def _require_identity(uow: UnitOfWork, principal: Principal, place: Place, check: BindingCheck) -> None:
     if check is BindingCheck.PERSON and not await uow.identities.of_users(place.account, [principal.user_id]):
-        raise InvalidInput(wording.link_first(place.account.surface))
+        raise Conflict(wording.link_first(place.account.surface))
 
 
 async def _ask_first(

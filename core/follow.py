@@ -137,7 +137,7 @@ class Follower:
         else:
             async with self._storage.read() as uow:
                 messages = await _messages(uow, events)
-                frames = [frame for event in events for frame in await self._told(uow, messages, event)]
+                frames = [frame for event in _once(events) for frame in await self._told(uow, messages, event)]
         return frames + (await self._reread() if self._held or self._unsure else [])
 
     async def _told(self, uow: UnitOfWork, messages: Mapping[UUID, JSON], event: Event) -> list[Frame]:
@@ -269,6 +269,12 @@ class Follower:
                 return [Frame("conversation_changed", await shown_conversation_json(uow, conversation))]
         task = await uow.tasks.of_conversation(conversation.id)
         return [Frame("task_changed", await task_json(uow, task, conversation))] if task else []
+
+
+def _once(events: list[Event]) -> list[Event]:
+    """A message is told as it is now, so only its last change counts: else a reply would have ended before what it did is told."""
+    last = {event.message_id: event for event in events if isinstance(event, MessageChanged)}
+    return [event for event in events if not isinstance(event, MessageChanged) or last[event.message_id] is event]
 
 
 async def _messages(uow: UnitOfWork, events: list[Event]) -> dict[UUID, JSON]:

@@ -9,7 +9,7 @@ import pytest
 
 from core import bindings, conversations, frames, identity, linking, wording
 from core.access import Audience, Principal
-from core.errors import Conflict, InvalidInput, NotAuthenticated, NotConfirmed, NotFound, RateLimited
+from core.errors import Conflict, NotAuthenticated, NotConfirmed, NotFound, RateLimited
 from core.events import ConversationChanged, MessageAdded
 from core.ids import new_id
 from core.models import (
@@ -281,7 +281,7 @@ async def test_a_private_conversation_goes_to_other_readers_only_when_that_was_c
 async def test_a_place_is_checked_before_anything_is_shown_there(world: World) -> None:
     task = await world.task("Buy milk")
     channel = replace(PLACE, thread="")
-    with pytest.raises(InvalidInput, match="Link your Slack account first"):
+    with pytest.raises(Conflict, match="Link your Slack account first"):
         await follow(world, task.conversation_id, channel, kind=None, check=BindingCheck.PERSON)
     await known(world, world.admin)
     binding = await follow(world, task.conversation_id, channel, kind=None, check=BindingCheck.PERSON)
@@ -337,7 +337,7 @@ async def test_who_has_it_back_from_elsewhere_must_read_there(world: World) -> N
     task, kim = await world.task("Buy milk"), await world.user("kim")
     binding = await follow(world, task.conversation_id)
     await change(world, binding, OFF)
-    with pytest.raises(InvalidInput, match="Link your Slack account first"):
+    with pytest.raises(Conflict, match="Link your Slack account first"):
         await change(world, binding, TWO_WAY, kim, check=BindingCheck.PERSON)
     await known(world, kim)
     back = await change(world, binding, TWO_WAY, kim, check=BindingCheck.PERSON)

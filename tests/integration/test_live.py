@@ -276,6 +276,23 @@ async def test_the_end_of_a_reply_is_told_to_who_reads_late(world: World) -> Non
     assert "llm_delta" not in [frame.event for frame in viewer.seen]
 
 
+async def test_what_a_reply_did_is_told_before_its_end_to_who_reads_late(world: World) -> None:
+    await world.task("Buy milk")
+    world.model.will(Call("delete_task", {"ref": "OT-1"})).will("Gone.")
+    chat = await world.chat()
+    async with watching(world, chat.id) as viewer:
+        async with world.working():
+            posted = await world.post(chat.id, "Delete it")
+            await viewer.until("tool_call", lambda call: call["state"] == "awaiting_approval")
+        await world.decide(await world.approval(posted), Decision.APPROVE)
+        await viewer.until("tool_call", lambda call: call["state"] == "running")
+        async with world.working():
+            await world.ended(posted)
+            await viewer.until("llm_complete")
+    [*_, last] = [frame.payload for frame in viewer.seen if frame.event == "tool_call"]
+    assert (last["state"], last["decided_by"]) == ("done", "admin")
+
+
 async def test_a_gap_is_closed_by_reading_the_stored_draft(world: World) -> None:
     gate = Gate()
     world.model.will("0123", gate, "456789")

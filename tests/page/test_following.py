@@ -135,7 +135,7 @@ def test_a_private_chat_is_followed_by_a_link_once_that_is_meant(site: Site, mia
     expect(chip(page)).to_have_attribute("data-state", "pending")
 
     answer(site, binding_of(mia, chat), reads=False)
-    expect(row(page)).to_contain_text("Whoever wanted it there does not read that place, or it does not exist.")
+    expect(row(page)).to_contain_text("Whoever wanted it there does not read that place, or Onethread does not, or it does not exist.")
     expect(chip(page)).to_have_text("not shown in a channel on Slack")
     row(page).get_by_role("button", name="Try again").click()
     expect(asks).to_contain_text("a channel on Slack")

@@ -61,7 +61,7 @@ async def test_an_approval_that_is_declined_is_denied(office: Office, era: str) 
     async with wanting_to_delete(office) as world, office.client(era, person=person) as client:
         reply = answer(await client.call_tool("send_message", {"text": "Delete it"}))
     assert reply["state"] == "completed"
-    assert reply["tool_calls"] == [{"name": "delete_task", "state": "failed"}]
+    assert reply["tool_calls"] == [{"name": "delete_task", "state": "failed", "decided": "denied by admin"}]
     assert await world.titles() == ["Buy milk"]
 
 
@@ -475,7 +475,7 @@ async def test_to_deny_needs_nobodys_word(office: Office, era: str) -> None:
         (approval,) = await _open_approvals(office.world)
         answer(await client.call_tool("decide", {"approval_id": str(approval.id), "decision": "deny"}))
         reply = answer(await client.call_tool("get_reply", {"turn_id": turn_id}))
-    assert reply["tool_calls"] == [{"name": "delete_task", "state": "failed"}]
+    assert reply["tool_calls"] == [{"name": "delete_task", "state": "failed", "decided": "denied by admin"}]
     assert person.asked == []
 
 

@@ -433,10 +433,13 @@ async def test_a_turn_that_waits_asks_the_person_at_the_client(start: Start) -> 
 
 
 @pytest.mark.parametrize(
-    ("response", "titles", "state"),
-    [({"action": "accept", "content": {}}, [], "done"), ({"action": "decline"}, ["Buy milk"], "failed")],
+    ("response", "titles", "state", "decided"),
+    [
+        ({"action": "accept", "content": {}}, [], "done", "approved by admin"),
+        ({"action": "decline"}, ["Buy milk"], "failed", "denied by admin"),
+    ],
 )
-async def test_the_answer_decides_and_the_turn_goes_on(start: Start, response: JSON, titles: list[str], state: str) -> None:
+async def test_the_answer_decides_and_the_turn_goes_on(start: Start, response: JSON, titles: list[str], state: str, decided: str) -> None:
     async with asked(start) as (office, task, client):
         (key,) = (await get(client, task))["inputRequests"]
         acknowledged = await update(client, task, **{key: response, "unknown": {"action": "accept"}})
@@ -445,7 +448,7 @@ async def test_the_answer_decides_and_the_turn_goes_on(start: Start, response: J
         assert await office.world.titles() == titles
     assert acknowledged.keys() - {"_meta"} == {"resultType"}
     assert (done["status"], done["result"]["structuredContent"]["text"]) == ("completed", "May I?\n\nI see.")
-    assert done["result"]["structuredContent"]["tool_calls"] == [{"name": "delete_task", "state": state}]
+    assert done["result"]["structuredContent"]["tool_calls"] == [{"name": "delete_task", "state": state, "decided": decided}]
 
 
 @pytest.mark.parametrize("response", [{"action": "cancel"}, {"action": "accept!"}, {}, "yes", 1, None])

@@ -84,7 +84,7 @@ async def test_a_link_is_followed_once_others_may_read_a_private_conversation(si
         shown = (await calling.get(f"/api/conversations/{chat.id}")).json()["bindings"]
 
     assert nothing == {"bindings": [], "also": "", "places": [], "platforms": []}
-    assert (unlinked.status_code, unlinked.json()["error_code"]) == (400, "VALIDATION_ERROR")
+    assert (unlinked.status_code, unlinked.json()["error_code"]) == (409, "CONFLICT")
     assert "Link your Slack account first: type `/link` in Slack, or see Settings > Accounts." in unlinked.json()["detail"]
     assert (asked.status_code, asked.json()["confirm"]) == (409, True)
     assert "only kim reads it" in asked.json()["detail"]
@@ -203,5 +203,6 @@ async def test_a_place_that_cannot_be_told_is_answered_by_what_to_do(
         answer = await calling.post(path_of(chat.id), json={"place": place, "confirmed": True})
         none = (await calling.get(path_of(chat.id))).json()["bindings"]
 
-    assert (answer.status_code, answer.json()["error_code"], none) == (400, "VALIDATION_ERROR", [])
+    status, code = (409, "CONFLICT") if "account first" in sentence else (400, "VALIDATION_ERROR")
+    assert (answer.status_code, answer.json()["error_code"], none) == (status, code, [])
     assert sentence in answer.json()["detail"]
