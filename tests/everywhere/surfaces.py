@@ -244,7 +244,7 @@ class Screen:
 
     async def presses(self, key: str) -> None:
         """A key, when the screen offers it."""
-        await until(self.screen, lambda screen: f"[{key}]" in screen.split("\n\n")[-1])
+        await until(self.screen, lambda screen: f"[{key}]" in screen.rstrip().split("\n\n")[-1])
         await asyncio.to_thread(self.terminal.key, key)
 
     async def screen(self) -> str:

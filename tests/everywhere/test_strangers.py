@@ -57,6 +57,8 @@ NOTED = {
     "sessions": "when the stranger's own was used last",
 }
 """Tables in which it is noted that somebody asked."""
+BINDING = 'id, conversation_id, surface, account, channel, thread, mode, ended, followed, bound_by, "check", until'
+"""Whoever sends there notes the rest, at a time of their own."""
 
 
 # --- whose it is -----------------------------------------------------------------------------------------------------
@@ -108,7 +110,9 @@ class Stranger:
     def everything(self) -> dict[str, list[tuple[Any, ...]]]:
         """Each table's rows, but for those in which is noted that somebody asked."""
         tables = [name for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'") if not name.startswith("sqlite_")]
-        return {table: sorted(self.rows(f"SELECT * FROM {table}"), key=repr) for table in tables if table not in NOTED}
+        columns = {"bindings": BINDING}
+        queries = {table: f"SELECT {columns.get(table, '*')} FROM {table}" for table in tables if table not in NOTED}
+        return {table: sorted(self.rows(query), key=repr) for table, query in queries.items()}
 
 
 @pytest.fixture
