@@ -18,7 +18,7 @@ from bots.view import page
 from core import bindings, conversations, tasks, wording
 from core.access import Principal
 from core.errors import InvalidInput, OnethreadError
-from core.frames import bindings_json
+from core.frames import binding_json
 from core.ids import new_id
 from core.models import NEW_THREAD, Conversation, InboundEvent, Place, Task, TaskStatus
 from core.ports import TaskFilter, UnitOfWork
@@ -142,7 +142,7 @@ class Commands:
             names = await uow.users.names([task.assignee_id] if task.assignee_id else [])
             shown = await bindings.of_conversation(uow, call.principal, task.conversation_id)
             here = next((each for each in shown if each.place == call.command.place), None)
-            also = wording.also(await bindings_json(uow, task.conversation_id), but=str(here.id) if here else "")
+            also = wording.also([binding_json(each, {}) for each in shown], but=str(here.id) if here else "")
         facts = [
             f"priority {task.priority}",
             f"assigned to {names[task.assignee_id]}" if task.assignee_id else "assigned to nobody",

@@ -138,8 +138,7 @@ class Following:
         """All the places where something is shown: what is shown here, or what is named."""
         conversation = await (naming.conversation(uow, principal, name) if name else self._shown_here(uow, principal, place))
         found = await bindings.of_conversation(uow, principal, conversation.id)
-        names = await uow.users.names([each.bound_by for each in found if each.bound_by])
-        lines = [_line(binding_json(each, names)) for each in found if each.mode is not BindingMode.OFF]
+        lines = [_line(binding_json(each, {})) for each in found if each.mode is not BindingMode.OFF]
         web = f"- on the web · {page(self._services.url, conversation.id)}"
         return Answer(text="\n".join([f"{_named(conversation)} is shown", web, *lines]))
 

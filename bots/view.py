@@ -233,12 +233,12 @@ def _standing(standing: Standing) -> Sequence[str]:
     if standing.is_left:
         return ["■ Not followed here any more."]
     if standing.read_only:
-        how = ["Read-only: what is said here does not become part of it."]
+        how = "Read-only: what is said here does not become part of it."
     elif standing.read_by_others:
-        how = ["What is said here becomes part of it: everybody who reads it elsewhere reads that, too."]
+        how = "What is said here becomes part of it: everybody who reads it elsewhere reads that, too."
     else:
-        how = ["What is said here becomes part of it."]
-    return [f"{how[0]} `!unfollow` ends this.", *_also(standing.also)]
+        how = "What is said here becomes part of it."
+    return [f"{how} `!unfollow` ends this.", *_also(standing.also)]
 
 
 # --- people ----------------------------------------------------------------------------------------------------------

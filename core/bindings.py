@@ -188,15 +188,11 @@ async def known_places(uow: UnitOfWork, principal: Principal) -> Sequence[KnownP
 async def checked(
     uow: UnitOfWork, binding: Binding, *, channel: str, thread: str, opened: bool, kind: ChannelKind, label: str, url: str
 ) -> Binding:
-    """Notes what a place is; a place that was to be checked is shown its conversation from now on.
+    """Notes what a place is that was to be checked: it is shown its conversation from now on.
 
-    `label` is kept of an open place only. Where the place turns out to show this conversation already, that binding gets the mode of this
+    Where the place turns out to show this conversation already, that binding gets the mode of this
     one, which is removed, and is given; where it shows another one, this one ends. Raises NotFound where nobody wants it there any more.
     """
-    about: dict[str, Any] = {"kind": kind, "label": _label(kind, label), "url": url if len(url) <= _MAX_URL else ""}
-    if binding.check is BindingCheck.NONE:
-        is_known = all(getattr(binding, name) == value for name, value in about.items())
-        return binding if is_known else await _changed(uow, binding, **about)
     await conversations.hold(uow, binding.conversation_id)
     binding = await _present(uow, binding.id)
     if not binding.is_on:
@@ -210,8 +206,15 @@ async def checked(
             await end(uow, binding, PLACE_TAKEN)
             return await _present(uow, binding.id)
         await _put_away(uow, there)
-    about |= {"channel": channel, "thread": thread, "opened": opened}
+    about = {"channel": channel, "thread": thread, "opened": opened, **_about(kind, label, url)}
     return await _show(uow, binding, binding.mode, by=binding.bound_by, source=binding.surface, **about)
+
+
+async def learned(uow: UnitOfWork, binding: Binding, *, kind: ChannelKind, label: str, url: str) -> Binding:
+    """Notes what a place is by now where a conversation is shown already."""
+    about = _about(kind, label, url)
+    is_known = all(getattr(binding, name) == value for name, value in about.items())
+    return binding if is_known else await _changed(uow, binding, **about)
 
 
 async def seen(uow: UnitOfWork, binding: Binding, kind: ChannelKind, label: str = "") -> Binding:
@@ -492,5 +495,10 @@ def _sentence(notice: Notice, name: str, where: str, binding: Binding) -> str:
             return f"{name} follows this in {where} again{how}." if name else f"This is shown in {where} again{how}."
 
 
+def _about(kind: ChannelKind, label: str, url: str) -> dict[str, Any]:
+    return {"kind": kind, "label": _label(kind, label), "url": url if len(url) <= _MAX_URL else ""}
+
+
 def _label(kind: ChannelKind | None, label: str) -> str:
+    """Of an open place only."""
     return clip(clean(label), _MAX_LABEL) if kind is ChannelKind.OPEN else ""

@@ -647,7 +647,9 @@ class Identities(Protocol):
 
     async def remove(self, account: Account, external_id: str) -> None: ...
 
-    async def all(self, account: Account) -> list[Identity]: ...
+    async def all(self, account: Account | None = None) -> list[Identity]:
+        """On one account, or on all of them."""
+        ...
 
 
 class Bindings(Protocol):

@@ -1,4 +1,7 @@
-"""What every surface says alike: prices, sizes, what stands in a queue, why nobody answers. Each adds its own markup and what to do."""
+"""What every surface says alike: prices, sizes, what stands in a queue, why nobody answers, who decided, where a conversation is shown.
+
+Each adds its own markup and what to do.
+"""
 
 import json
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import click
 from core import addresses, bindings, linking, naming, wording
 from core.errors import Conflict, InvalidInput, NotConfirmed
 from core.frames import binding_json, bindings_json
-from core.models import JSON, Account, Binding, BindingCheck, BindingMode, Identity, User
+from core.models import JSON, Account, Binding, BindingCheck, BindingMode, Identity
 from onethread.bootstrap import App
 from onethread.links import read_place
 from onethread.settings import people_map
@@ -142,10 +142,11 @@ async def make_code(app: App, owner: str) -> None:
 async def show_accounts(app: App) -> None:
     people = people_map(app.settings)
     async with app.storage.read() as uow:
-        found = [(person, each) for person in await uow.users.all() for each in await uow.identities.of_user(person.id)]
+        names = {person.id: person.name for person in await uow.users.all()}
+        found = sorted(await uow.identities.all(), key=lambda each: names[each.user_id])
     if not found:
         click.echo("Nobody has written on Slack or Discord yet, or linked an account there.", err=True)
-    print_rows([_account_row(person, each, (each.surface, each.account, each.external_id) in people) for person, each in found])
+    print_rows([_account_row(names[each.user_id], each, (each.surface, each.account, each.external_id) in people) for each in found])
 
 
 async def unlink(app: App, account: str) -> None:
@@ -159,7 +160,7 @@ async def unlink(app: App, account: str) -> None:
     click.echo(f"Unlinked {account}, which was {person.name}'s. Whoever writes with it next is somebody new.", err=True)
 
 
-def _account_row(person: User, account: Identity, mapped: bool) -> tuple[str, str, str, str]:
+def _account_row(name: str, account: Identity, mapped: bool) -> tuple[str, str, str, str]:
     linked = f"linked {account.linked_at:%Y-%m-%d}" if account.linked_at else f"came {account.created_at:%Y-%m-%d}"
     written = f"{account.surface}:{account.account}:{account.external_id}"
-    return person.name, written, account.name, f"{linked}, by [people]" if mapped else linked
+    return name, written, account.name, f"{linked}, by [people]" if mapped else linked

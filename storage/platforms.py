@@ -78,9 +78,9 @@ class Identities(Repository):
     async def remove(self, account: Account, external_id: str) -> None:
         await self._connection.execute(delete(schema.identities).where(*_is_person(account, external_id)))
 
-    async def all(self, account: Account) -> list[Identity]:
-        query = select(schema.identities).where(_of(schema.identities, account)).order_by(schema.identities.c.external_id)
-        return await self._all(Identity, query)
+    async def all(self, account: Account | None = None) -> list[Identity]:
+        query = select(schema.identities).order_by(*schema.identities.primary_key)
+        return await self._all(Identity, query.where(_of(schema.identities, account)) if account else query)
 
 
 class Bindings(Repository):

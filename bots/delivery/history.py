@@ -13,7 +13,7 @@ from bots.delivery.beginnings import Past
 from bots.delivery.plan import LONG_AGO, Cuts, Remote
 from bots.view import Answer, View
 from core import wording
-from core.frames import bindings_json, messages_json, task_json
+from core.frames import binding_json, messages_json, task_json
 from core.models import (
     CARD,
     INTRO,
@@ -173,7 +173,8 @@ async def _heads(
     if not (task or binding.followed):
         return []
     task_said = await task_json(uow, task, conversation) if task else None
-    also = wording.also(await bindings_json(uow, conversation.id), but=str(binding.id))
+    shown = [binding_json(each, {}) for each in await uow.bindings.of_conversation(conversation.id)]
+    also = wording.also(shown, but=str(binding.id))
     heads = []
     if task and task_said:
         heads.append(Item(key=CARD, seq=0, revision=task.version, still=view.card(task_said, url, also)))

@@ -137,19 +137,7 @@ class Notes:
     async def learned(self, spot: Spot) -> None:
         """What the place is called, and who may read there."""
         binding = self._picture.binding
-        if (spot.kind, spot.label, spot.url) != (binding.kind, binding.label, binding.url):
-            await self._write(
-                lambda uow: bindings.checked(
-                    uow,
-                    binding,
-                    channel=binding.channel,
-                    thread=binding.thread,
-                    opened=binding.opened,
-                    kind=spot.kind,
-                    label=spot.label,
-                    url=spot.url,
-                )
-            )
+        await self._write(lambda uow: bindings.learned(uow, binding, kind=spot.kind, label=spot.label, url=spot.url))
 
     async def status(self, *, is_shown: bool) -> None:
         if self._picture.binding.status_shown != is_shown:

@@ -215,6 +215,7 @@ async def test_a_person_is_known_in_their_own_account_only(subject: Subject) -> 
         assert await uow.identities.get(OTHER_TEAM, "U1") == elsewhere
         assert await uow.identities.get(Account(surface="discord", id="T1"), "U1") is None
         assert await uow.identities.all(TEAM) == [known]
+        assert {each.user_id for each in await uow.identities.all()} == {alice.id, bob.id}
         assert await uow.identities.of_users(TEAM, [alice.id, bob.id]) == [known]
         assert await uow.identities.of_users(TEAM, []) == []
         assert await uow.identities.of_users(OTHER_TEAM, [alice.id, bob.id]) == [elsewhere]

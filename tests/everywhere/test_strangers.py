@@ -31,7 +31,7 @@ from tests.emulators.raw_provider import RawProvider, Reply, ToolUse
 from tests.emulators.slack import SlackEmulator
 from tests.everywhere.world import PASSWORD, SECONDS, Server, World, until, world
 from tests.integration.discord.test_isolation import OPTIONS
-from tests.integration.web.test_isolation import FRAMES_TRIED, ROUTES, SECRET, TOOLS_TRIED, Own, Send, Try
+from tests.integration.web.test_isolation import FRAMES_TRIED, ROUTES, SECRET, TOOLS_TRIED, Own, Send, Try, filled
 from tests.mcp_client import HttpWire, McpClient, RpcError
 from tests.serving import FROM_OUR_PAGE
 from tests.web_client import Refused, client
@@ -227,16 +227,6 @@ def _named(text: str, ids: Ids) -> str:
     return text
 
 
-def _filled(value: Any, ids: Ids) -> Any:
-    match value:
-        case dict():
-            return {name: _filled(each, ids) for name, each in value.items()}
-        case str():
-            return value.format(**ids)
-        case _:
-            return value
-
-
 # --- what she asks ---------------------------------------------------------------------------------------------------
 
 Ask = Callable[[Stranger, Ids], Awaitable[dict[str, str]]]
@@ -259,7 +249,7 @@ async def routes(eve: Stranger, ids: Ids) -> dict[str, str]:
 
 async def _called(eve: Stranger, name: str, body: Any, ids: Ids) -> str:
     method, path = name.split(" ")
-    answer = await eve.http.request(method, path.format(**ids), json=_filled(body, ids))
+    answer = await eve.http.request(method, path.format(**ids), json=filled(body, ids))
     assert answer.status_code < 500, answer.text
     return f"{answer.status_code} {answer.text}"
 
@@ -271,7 +261,7 @@ async def frames(eve: Stranger, ids: Ids) -> dict[str, str]:
         await socket.join(f"conversation:{eve.own}")
         for event, frame in FRAMES_TRIED.items():
             if isinstance(frame, Send):
-                payload = _filled(frame.payload, ids)
+                payload = filled(frame.payload, ids)
                 answers[event] = await _asked(socket.ask(event, f"conversation:{ids[frame.of]}", payload))
                 if payload != frame.payload:
                     answers[f"{event} from her own"] = await _asked(socket.ask(event, f"conversation:{eve.own}", payload))
@@ -294,7 +284,7 @@ async def mcp(eve: Stranger, ids: Ids) -> dict[str, str]:
         ide = await McpClient(HttpWire(http)).start()
         for tool in [each["name"] for each in (await ide.request("tools/list"))["tools"]]:
             if isinstance(arguments := TOOLS_TRIED[tool], dict):
-                answers[tool] = json.dumps(await ide.call(tool, **_filled(arguments, ids)))
+                answers[tool] = json.dumps(await ide.call(tool, **filled(arguments, ids)))
         for template in [each["uriTemplate"] for each in (await ide.request("resources/templates/list"))["resourceTemplates"]]:
             uri = re.sub(r"\{\??[^}]*\}", "", template.replace("{ref}", ids["ref"]))
             answers[template] = await _told(ide.request("resources/read", {"uri": uri}))

@@ -56,6 +56,11 @@ async def check(world: World, binding: Binding, thread: str = "1.0", **what: Any
     return await world.write(lambda uow: bindings.checked(uow, binding, **what))
 
 
+async def learn(world: World, binding: Binding, **what: Any) -> Binding:
+    what = {"kind": ChannelKind.OPEN, "label": "#ops", "url": "https://s/1", **what}
+    return await world.write(lambda uow: bindings.learned(uow, binding, **what))
+
+
 async def put(world: World, binding: Binding, item: str, message_id: UUID | None = None, remote_id: str = "1.5", **fields: Any) -> Delivery:
     """Notes what stands at a binding's place."""
     about = {"part": 0, "revision": 0, "nonce": new_id(), "end": None, "shown": "", "sent_at": binding.created_at, **fields}
@@ -299,7 +304,7 @@ async def test_a_place_is_checked_before_anything_is_shown_there(world: World) -
         "admin follows this in #ops and more on Slack from now on."
     ]
     assert [each["url"] for each in await shown(world, task.conversation_id)] == ["https://s/1"]
-    assert (await check(world, live, kind=ChannelKind.PRIVATE)).label == ""
+    assert (await learn(world, live, kind=ChannelKind.PRIVATE)).label == ""
     assert [each["url"] for each in await shown(world, task.conversation_id)] == [""]
     assert len(await notices(world, task.conversation_id)) == 1
 
@@ -416,7 +421,7 @@ async def test_who_is_there_need_not_wait_for_the_platform(world: World) -> None
     there = await follow(world, task, label="#ops", who=kim)
     assert (there.id, there.takes_in, there.bound_by) == (pending.id, True, kim.user_id)
     assert await notices(world, task) == [("followed", "kim follows this in #ops on Slack from now on.", kim.user_id)]
-    assert (await check(world, there)).bound_by == kim.user_id
+    assert (await learn(world, there)).bound_by == kim.user_id
     assert len(await notices(world, task)) == 1
 
 
@@ -637,7 +642,7 @@ async def test_the_places_that_can_be_chosen_are_open_and_show_what_one_may_read
         ]
     ):
         binding = await follow(world, conversation, replace(PLACE, channel=channel, thread=f"{number}.0"))
-        await check(world, binding, channel=channel, kind=kind, label=label)
+        await learn(world, binding, kind=kind, label=label)
 
     async def places(who: Principal) -> list[KnownPlace]:
         return [*await world.read(lambda uow: bindings.known_places(uow, who))]

@@ -39,8 +39,8 @@ async def follow(request: Request, caller: Caller, conversation_id: UUID, body: 
     """Have a conversation followed at a place: what is said goes there, and comes from there where the mode is `two_way`.
 
     The platform is asked first whether you read there: until then the binding's state is `pending`. A thread that shows it already, where
-    only the mode is changed, stays `live`. A 409 with `confirm` tells of people
-    who would read a private conversation; send the same with `confirmed` once the person wants that.
+    only the mode is changed, stays `live`. A 409 with `confirm` tells of people who would read a private conversation; send the same with
+    `confirmed` once the person wants that.
     """
     services = services_of(request)
     async with services.storage.write() as uow:

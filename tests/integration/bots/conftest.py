@@ -22,7 +22,7 @@ from core import bindings, messages
 from core.access import Principal
 from core.errors import StorageUnavailable
 from core.ids import new_id
-from core.models import AccountLease, Binding, BindingCheck, BindingMode, ChannelKind, Conversation, Place
+from core.models import AccountLease, Binding, BindingCheck, BindingMode, ChannelKind, Conversation, Identity, Place
 from core.ports import Storage, UnitOfWork
 from core.worker import WorkerRules
 from storage import sqlite_notifier
@@ -172,6 +172,18 @@ class Stage:
     async def bound(self, conversation: Conversation | UUID, place: Place = PLACE, **fields: Any) -> Binding:
         where = conversation if isinstance(conversation, UUID) else conversation.id
         return await self.world.write(lambda uow: bindings.bind(uow, self.world.admin, where, place, **fields))
+
+    async def known_as(self, external_id: str, name: str) -> None:
+        """The admin has this account there."""
+        known = Identity(
+            surface=ACCOUNT.surface,
+            account=ACCOUNT.id,
+            external_id=external_id,
+            user_id=self.world.admin.user_id,
+            name=name,
+            created_at=self.world.app.clock.now(),
+        )
+        await self.world.write(lambda uow: uow.identities.add(known))
 
     async def followed(
         self,

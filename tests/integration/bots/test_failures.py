@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 
 import pytest
@@ -14,9 +14,9 @@ from bots.pacing import Budget
 from bots.policy import Policy
 from bots.surface import AccountClosed, Busy, Call, Limits, MessageGone, PlaceClosed, Refused, TooLong, Unclear, Unreachable
 from core import messages
-from core.models import AgentStatus, Identity, Place
+from core.models import AgentStatus, Place
 from core.ports import ModelRequest
-from tests.fake_surface import ACCOUNT, Enforced, FakeSurface, Fault, Platform
+from tests.fake_surface import Enforced, FakeSurface, Fault, Platform
 from tests.fakes import Gate, Item, ScriptedModel, said
 from tests.integration.bots.conftest import PLACE, Database, Shown, Stage
 from tests.integration.conftest import Start
@@ -180,7 +180,7 @@ async def test_what_is_always_refused_closes_the_place(stage: Stage) -> None:
 async def test_a_closed_place_ends_its_binding_and_whoever_asked_is_told_while_the_turn_goes_on(stage: Stage) -> None:
     chat = await stage.world.chat()
     binding = await stage.bound(chat)
-    await _known_as(stage, "U1")
+    await stage.known_as("U1", "alice")
     stage.surface.will("post", Fault(error=_CLOSED))
     stage.world.model.will("An answer.")
     async with stage.world.working(), stage.delivering():
@@ -275,7 +275,7 @@ async def test_look_ups_and_deletions_stay_within_their_limits(stage: Stage, cal
 
 async def test_a_thread_that_somebody_else_took_meanwhile_ends_the_binding_and_whoever_asked_is_told(stage: Stage) -> None:
     task, other = await stage.world.task("Mine"), await stage.world.task("Theirs")
-    await _known_as(stage, "U1")
+    await stage.known_as("U1", "alice")
     binding = await stage.bound(task.conversation_id, replace(PLACE, thread="new-1"), opened=False)
     taken = asyncio.Event()
     stage.surface.will("open", Fault(until=taken))
@@ -317,7 +317,7 @@ async def test_a_defect_in_telling_why_a_place_was_given_up_concerns_no_other(st
     chat, closed = await stage.world.chat(), await stage.world.chat()
     await stage.bound(chat)
     binding = await stage.bound(closed, replace(PLACE, channel="C2"))
-    await _known_as(stage, "U1")
+    await stage.known_as("U1", "alice")
     surface, gate = Defective(stage.platform, "nowhere"), Gate()
     stage.world.model.will("Half ", gate, "and half")
     with structlog.testing.capture_logs() as logs:
@@ -542,15 +542,3 @@ async def test_many_streams_stay_within_the_platforms_limit(start: Start, paced:
             assert stage.platform.newest(channel).text == "word " * 4
             assert not stage.platform.newest(channel).live
         assert (stage.platform.refused == 0) is paced
-
-
-async def _known_as(stage: Stage, external_id: str) -> None:
-    identity = Identity(
-        surface=ACCOUNT.surface,
-        account=ACCOUNT.id,
-        external_id=external_id,
-        user_id=stage.world.admin.user_id,
-        name="alice",
-        created_at=datetime.now(UTC),
-    )
-    await stage.world.write(lambda uow: uow.identities.add(identity))

@@ -19,7 +19,6 @@ from core.models import (
     ChannelKind,
     Decision,
     DeliveryState,
-    Identity,
     Place,
     Summary,
     Visibility,
@@ -37,18 +36,6 @@ async def changed(stage: Stage, binding: Binding, mode: BindingMode, check: Bind
     return await stage.world.write(
         lambda uow: bindings.change_mode(uow, admin, binding.id, mode, check=check, confirmed=True, source="test")
     )
-
-
-async def known_as(stage: Stage, external_id: str) -> None:
-    known = Identity(
-        surface=ACCOUNT.surface,
-        account=ACCOUNT.id,
-        external_id=external_id,
-        user_id=stage.world.admin.user_id,
-        name="mia",
-        created_at=datetime.now(UTC),
-    )
-    await stage.world.write(lambda uow: uow.identities.add(known))
 
 
 def lines(stage: Stage, channel: str = "C2") -> list[str]:
@@ -437,8 +424,8 @@ async def test_in_a_direct_message_and_in_a_channel_of_one_chat_it_stands_there_
 async def test_a_place_that_may_not_show_it_hears_not_a_word(
     stage: Stage, reader: bool, missing: bool, policy: Policy, reason: str
 ) -> None:
-    await known_as(stage, MIA)
-    await known_as(stage, "U8")
+    await stage.known_as(MIA, "mia")
+    await stage.known_as("U8", "mia")
     stage.platform.readers["C2"] = {MIA} if reader else set()
     stage.platform.missing = {"C2"} if missing else set()
     binding = await _checked(stage, _LINK, BindingCheck.PERSON, policy)
@@ -447,7 +434,7 @@ async def test_a_place_that_may_not_show_it_hears_not_a_word(
 
 
 async def test_a_platform_that_does_not_answer_is_asked_again_and_everything_comes_then(stage: Stage) -> None:
-    await known_as(stage, MIA)
+    await stage.known_as(MIA, "mia")
     stage.platform.readers["C2"] = {MIA}
     stage.surface.will("look_up", Fault(error=Busy(0.05)), Fault(error=Unreachable("Nobody answers.")), Fault(takes=1.0))
     binding = await _checked(stage, _LINK, BindingCheck.PERSON)

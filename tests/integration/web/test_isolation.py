@@ -5,6 +5,7 @@ fails the first tests: whoever adds a way in says here how a stranger fares with
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -267,15 +268,15 @@ async def _call(client: httpx.AsyncClient, name: str, owner: Owner, probe: Try |
     method, path = name.split(" ")
     query, renamed = (probe.query, {}) if isinstance(probe, Own) else ({}, probe.ids)
     ids = {"key": "OT", "user_id": str(owner.who.user_id), **owner.ids} | {into: owner.ids[source] for into, source in renamed.items()}
-    body = _filled(probe.json, ids)
+    body = filled(probe.json, ids)
     return await client.request(method, path.format(**ids), params=query, json=body, headers={"Prefer": "respond-async"})
 
 
-def _filled(value: Any, ids: dict[str, str]) -> Any:
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
     """The value with `{name}` replaced by the id of that name, wherever it stands."""
     match value:
         case dict():
-            return {name: _filled(each, ids) for name, each in value.items()}
+            return {name: filled(each, ids) for name, each in value.items()}
         case str():
             return value.format(**ids)
         case _:
@@ -355,7 +356,7 @@ async def test_a_topic_tells_a_stranger_nothing_of_others(site: Site, topic: str
 async def _asked(who: Client, event: str, owner: Owner, frame: Send, *, topic: str = "") -> str:
     """The code with which it is refused; empty where it is done."""
     try:
-        await who.ask(event, topic or f"conversation:{owner.ids[frame.of]}", _filled(frame.payload, owner.ids))
+        await who.ask(event, topic or f"conversation:{owner.ids[frame.of]}", filled(frame.payload, owner.ids))
     except Refused as refused:
         return refused.code
     return ""
@@ -457,7 +458,7 @@ def _says_that_it_is_absent(name: str, result: str) -> bool:
 
 async def _run(world: World, name: str, owner: Owner, who: Principal) -> str:
     """What the tool gives, or the sentence with which it refuses."""
-    arguments = _filled(TOOLS_TRIED[name], owner.ids)
+    arguments = filled(TOOLS_TRIED[name], owner.ids)
 
     async def run(uow: UnitOfWork) -> str:
         context = ToolContext(uow=uow, principal=who, conversation=None, posting=Posting(rules=world.app.rules, source="test"))
