@@ -42,7 +42,10 @@ from core.text import utf16_cut, utf16_len
 
 REREAD_SECONDS = 1.0
 DRAFT_SECONDS = 1.5
-"""After so long what was told before somebody began to listen is stored: drafts are, once a second."""
+"""After so long what was told before somebody began to listen is stored: drafts are, once a second. Where nothing is, it is looked again,
+after twice as long each time."""
+LATEST_DRAFT_SECONDS = 20.0
+"""Later than that no draft is waited for."""
 _BATCH = 50
 """Events that are read and told together. More of them would be held in memory while whoever reads the frames is slow."""
 
@@ -93,6 +96,7 @@ class Follower:
         self._unsure: set[UUID] = set()
         """Replies that were being written when the snapshot was read: text told before may be missing in it."""
         self._sure_at = 0.0
+        self._sure_seconds = DRAFT_SECONDS
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
         """A `snapshot`, then live frames; another `snapshot` whenever events were missed. Ends when the conversation is deleted.
@@ -180,13 +184,18 @@ class Follower:
         missing: set[UUID] = set()
         if self._unsure and now >= self._sure_at:
             missing, self._unsure = self._unsure, missing
+            self._sure_seconds *= 2
+            self._sure_at = now + self._sure_seconds
         if self._held and now >= self._reread_at:
             self._reread_at = now + REREAD_SECONDS
             held, self._held = self._held, held
         frames: list[Frame] = []
         for message_id in missing | {delta.message_id for delta in held}:
             if stored := await self._stored_text(message_id):
-                frames += self._delta(stored)
+                told = self._delta(stored)
+                frames += told
+                if message_id in missing and not told and self._sure_seconds <= LATEST_DRAFT_SECONDS:
+                    self._unsure.add(message_id)
         return frames + [frame for delta in held for frame in self._delta(delta)]
 
     async def _stored_text(self, message_id: UUID) -> TextDelta | None:
@@ -215,6 +224,7 @@ class Follower:
         }
         written = {UUID(message["id"]) for message in state["messages"] if message["status"] == MessageStatus.PROCESSING}
         self._unsure = written & self._replies.keys()
+        self._sure_seconds = DRAFT_SECONDS
         self._sure_at = time.monotonic() + DRAFT_SECONDS
         return Frame("snapshot", state)
 

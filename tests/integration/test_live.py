@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import conversations, tasks
+from core import conversations, follow, tasks
 from core.access import Principal
 from core.errors import ModelFaltered, ModelRefused, NotFound, StorageUnavailable
 from core.events import Event, Lagged, MessageAdded, MessageChanged, TextDelta
@@ -141,6 +141,13 @@ async def test_who_joins_in_the_middle_gets_what_was_said_just_before_also_when_
         await first.shows(posted.reply_id, "So far")
         async with watching(world, chat.id) as second:
             await second.shows(posted.reply_id, "So far")
+
+
+async def test_who_joins_in_the_middle_gets_what_was_said_just_before_also_when_it_is_stored_late(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "DRAFT_SECONDS", 0.05)  # before the worker stores any draft
+    await test_who_joins_in_the_middle_gets_what_was_said_just_before_also_when_nothing_more_comes(world)
 
 
 async def test_nothing_of_an_older_stream_is_shown_after_a_newer_one_was_told(world: World) -> None:
