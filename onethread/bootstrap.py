@@ -1,6 +1,7 @@
 """The composition root: every port gets its implementation here, once."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -39,6 +40,8 @@ from storage.sqlite_notifier import SqliteNotifier
 from storage.transfer import Transfer
 from storage.unit_of_work import Database
 
+_COLLECTED_AFTER = (50_000, 20, 100)
+"""Objects, and so on: at Python's own 700 the collector takes a twentieth of the time, to go through modules and what waits for a model."""
 _RESTART_SECONDS = 1.0
 _log = structlog.get_logger()
 
@@ -83,6 +86,7 @@ class App:
 @asynccontextmanager
 async def running(settings: Settings, **overrides: Any) -> AsyncIterator[App]:
     """Opens the database, brings it up to date, and listens to other processes. Overrides replace what `_parts` makes, by name."""
+    gc.set_threshold(*_COLLECTED_AFTER)
     parts = _Parts(settings, overrides)
     try:
         await upgrade(parts.writer)

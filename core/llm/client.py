@@ -144,7 +144,6 @@ def _litellm() -> Any:
     _configure(litellm)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
     return litellm
 
 
