@@ -334,7 +334,7 @@ async def _transcript(uow: UnitOfWork, turn: Turn) -> history.Transcript:
     since = await uow.messages.since(conversation.id, conversation.window_from_seq)
     shown = [message for message in since if message.seq <= turn.seq or message.id == turn.reply_id]
     turn_ids = [message.turn_id for message in shown if message.turn_id]
-    steps = await uow.steps.of_turns(turn_ids)
+    steps = await uow.steps.of_turns(turn_ids, plain=False)
     task = await uow.tasks.of_conversation(conversation.id) if conversation.task_id else None
     people = {message.author_id for message in shown if message.author_id} | {turn.author_id}
     names = await uow.users.names(people | ({task.assignee_id} if task and task.assignee_id else set()))

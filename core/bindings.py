@@ -454,8 +454,7 @@ async def _within_pace(uow: UnitOfWork, principal: Principal, conversation_id: U
     last = await uow.messages.page(conversation_id, limit=_NOTICES)
     if len(last) == _NOTICES and all("notice" in each.metadata for each in last) and last[0].created_at > uow.now - _MINUTE:
         raise RateLimited("This was followed and unfollowed too often in a minute. Try again in a minute.", retry_after=60.0)
-    earlier = await uow.inbox.nth_last(principal.user_id, _PER_MINUTE)
-    if earlier and earlier > uow.now - _MINUTE:
+    if await uow.inbox.nth_last(principal.user_id, _PER_MINUTE, since=uow.now - _MINUTE):
         raise RateLimited("Too much was said and followed in a minute. Try again in a minute.", retry_after=60.0)
     key = InboxKey(source="binding", scope=str(principal.user_id), event_id=str(new_id()))
     await uow.inbox.add(InboxEntry(key=key, body_sha256=""), user_id=principal.user_id, at=uow.now)

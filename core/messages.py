@@ -305,8 +305,8 @@ async def _unanswered(uow: UnitOfWork, posted: Posted) -> str:
 
 async def _over_limit(uow: UnitOfWork, principal: Principal, unfinished: Sequence[Turn], rules: PostingRules) -> RateLimited | None:
     """Why one more message would be too much."""
-    earlier = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute)
-    if earlier and earlier > uow.now - _MINUTE:
+    earlier = await uow.inbox.nth_last(principal.user_id, rules.messages_per_minute, since=uow.now - _MINUTE)
+    if earlier:
         wait = (earlier + _MINUTE - uow.now).total_seconds()
         return RateLimited(
             f"More than {rules.messages_per_minute} messages in a minute. Try again in {wait:.0f} s.", retry_after=max(wait, 1.0)

@@ -522,8 +522,8 @@ class Steps(Protocol):
         """False where the turn has a step of this number already."""
         ...
 
-    async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
-        """Ordered by turn and number."""
+    async def of_turns(self, turn_ids: Collection[UUID], *, plain: bool = True) -> list[Step]:
+        """Ordered by turn and number. Not `plain` leaves out those that were their turn's only one and made but its reply's text."""
         ...
 
 
@@ -553,8 +553,8 @@ class Inbox(Protocol):
         """Stores the entry, or gives the one that was there before."""
         ...
 
-    async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
-        """When this user's n-th last message came in; 1 is the last."""
+    async def nth_last(self, user_id: UUID, n: int, *, since: datetime) -> datetime | None:
+        """When this user's n-th last message came in; 1 is the last. None where fewer came after `since`."""
         ...
 
 

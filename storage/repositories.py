@@ -687,10 +687,8 @@ class Steps(Repository):
         values = {**dump(step, "usage", "tool_requests"), **dump(step.usage), "tool_requests": requests}
         return await self._add_if_new(schema.steps, values)
 
-    async def of_turns(self, turn_ids: Collection[UUID]) -> list[Step]:
-        table = schema.steps.c
-        found = await self._run(rows_among(table.turn_id, table.turn_id, table.number), keys=turn_ids)
-        return [self._load(row) for row in found]
+    async def of_turns(self, turn_ids: Collection[UUID], *, plain: bool = True) -> list[Step]:
+        return [self._load(row) for row in await self._run(_steps(plain=plain), keys=turn_ids)]
 
     @staticmethod
     def _load(row: Any) -> Step:
@@ -744,8 +742,8 @@ class Inbox(Repository):
         row = (await self._connection.execute(select(schema.inbox).where(self._is(key)))).mappings().first()
         return None if row is None else InboxEntry(key=key, body_sha256=row["body_sha256"], result=row["result"])
 
-    async def nth_last(self, user_id: UUID, n: int) -> datetime | None:
-        found = await self._run(_nth_last_received(), user=user_id, skipped=n - 1)
+    async def nth_last(self, user_id: UUID, n: int, *, since: datetime) -> datetime | None:
+        found = await self._run(_nth_last_received(), user=user_id, since=since, skipped=n - 1)
         return found[0]["received_at"] if found else None
 
     @staticmethod
@@ -991,10 +989,19 @@ def _but_data() -> Select[Any]:
 
 
 @cache
+def _steps(*, plain: bool) -> Prepared:
+    step = schema.steps.c
+    found = select(schema.steps).where(among(step.turn_id)).order_by(step.turn_id, step.number)
+    more = or_(step.number > 0, func.json_array_length(step.tool_requests) > 0, func.json_array_length(step.thinking) > 0)
+    return Prepared(found if plain else found.where(more))
+
+
+@cache
 def _nth_last_received() -> Prepared:
     table = schema.inbox.c
-    of_user = select(table.received_at).where(table.user_id == bindparam("user"), table.source != literal_column(f"'{TASK_KEYS}'"))
-    return Prepared(of_user.order_by(table.received_at.desc()).offset(bindparam("skipped")).limit(1))
+    lately = (table.user_id == bindparam("user"), table.received_at > bindparam("since"), table.source != literal_column(f"'{TASK_KEYS}'"))
+    received = select(table.received_at).where(*lately).order_by(table.received_at.desc())
+    return Prepared(received.offset(bindparam("skipped")).limit(1))
 
 
 @cache

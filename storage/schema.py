@@ -397,7 +397,7 @@ inbox = Table(
     Column("body_sha256", String(64), nullable=False),
     Column("result", JSON, nullable=False),
     _time("received_at"),
-    Index(None, "user_id", "received_at"),
+    Index(None, "user_id", "received_at", "source"),
     Index(None, "received_at"),
 )
 

@@ -50,7 +50,10 @@ _NOTHING_SAID = "(no answer)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """All that the history of one turn is made from. Messages ascend by seq, begin with the window and end with the turn's own."""
+    """All that the history of one turn is made from. Messages ascend by seq, begin with the window and end with the turn's own.
+
+    Of a turn that was one round without tools and thinking there need not be a step: its reply says the same.
+    """
 
     conversation: Conversation
     project: Project
@@ -149,6 +152,8 @@ class _Writer:
         if reply.deleted_at:
             return []
         steps = self._steps[reply.turn_id] if reply.turn_id else []
+        if not steps and reply.status is MessageStatus.COMPLETED:
+            return [{"role": "assistant", "content": reply.content or _NOTHING_SAID}]
         written = [message for step in steps for message in self._round(step)]
         if reply.turn_id != self._t.turn.id and reply.status in (MessageStatus.FAILED, MessageStatus.CANCELLED):
             said = joined(step.content for step in steps)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,6 +26,7 @@ from core.limits import ModelLimits
 from core.live import LiveEvents
 from core.messages import PostingRules
 from core.models import (
+    TASK_KEYS,
     InboxEntry,
     InboxKey,
     ModelPause,
@@ -509,6 +511,30 @@ async def test_a_round_is_stored_once_however_often(subject: Subject) -> None:
         assert (await uow.usage.of_conversation(turn.conversation_id)).tokens_in == USAGE.tokens_in
 
 
+async def test_rounds_that_said_no_more_than_their_reply_can_be_left_out(subject: Subject) -> None:
+    """What the history of a long conversation is read without."""
+    request = ToolRequest(call_id="c", name="n", arguments="{}")
+    plain, thoughtful, worked, unfinished = [(await subject.post()).turn_id or new_id() for _ in range(4)]
+    told = [
+        _step(subject, thoughtful, 0, thinking=({"type": "thinking"},)),
+        _step(subject, worked, 0, tool_requests=(request,)),
+        _step(subject, worked, 1),
+        _step(subject, unfinished, 0, tool_requests=(request,)),
+    ]
+    async with subject.storage.write() as uow:
+        for step in (_step(subject, plain, 0), *told):
+            await uow.steps.add(step)
+    async with subject.storage.read() as uow:
+        all_four = [unfinished, thoughtful, plain, worked]
+        assert await uow.steps.of_turns(all_four, plain=False) == told
+        assert len(await uow.steps.of_turns(all_four)) == len(told) + 1
+
+
+def _step(subject: Subject, turn_id: UUID, number: int, **fields: Any) -> Step:
+    known: dict[str, Any] = {"content": "Yes.", "tool_requests": (), "finish_reason": "stop", "model": "m", "usage": USAGE}
+    return Step(turn_id=turn_id, number=number, created_at=subject.clock.now(), **{**known, **fields})
+
+
 async def test_what_no_database_or_surface_can_hold_is_replaced_wherever_it_comes_from(subject: Subject) -> None:
     nasty, clean = "a\x00b\ud800c\\u0000🥛", "a\ufffdb\ufffdc\\u0000🥛"
     posted = await subject.post()
@@ -590,6 +616,18 @@ async def test_the_inbox_takes_an_event_in_once(subject: Subject) -> None:
         again = await uow.inbox.add(replace(entry, body_sha256="y"), user_id=subject.kim.user_id, at=uow.now)
         assert again == entry
         assert await uow.inbox.add(replace(entry, key=replace(entry.key, scope="d")), user_id=subject.kim.user_id, at=uow.now) is None
+
+
+async def test_messages_of_the_last_minute_are_found_without_those_of_tasks_and_of_others(subject: Subject) -> None:
+    began, me = subject.clock.now(), subject.admin.user_id
+    async with subject.storage.write() as uow:
+        for second, (source, user_id) in enumerate([("s", me), ("s", subject.kim.user_id), (TASK_KEYS, me), ("s", me), ("s", me)]):
+            entry = InboxEntry(key=InboxKey(source=source, scope="c", event_id=str(second)), body_sha256="x")
+            await uow.inbox.add(entry, user_id=user_id, at=began + timedelta(seconds=second))
+    async with subject.storage.read() as uow:
+        found = [await uow.inbox.nth_last(me, n, since=began - timedelta(seconds=1)) for n in (1, 2, 3, 4)]
+        assert found == [began + timedelta(seconds=4), began + timedelta(seconds=3), began, None]
+        assert await uow.inbox.nth_last(me, 3, since=began) is None
 
 
 async def test_tasks_are_paged_newest_first_without_gap_or_repetition(subject: Subject) -> None:

@@ -286,6 +286,21 @@ def test_two_providers_that_nobody_knows_are_not_the_same() -> None:
     assert _ids(talk.ask("And?").written()) != ["theirs"]
 
 
+@pytest.mark.parametrize("text", ["Hi.", ""])
+def test_a_round_that_said_no_more_than_its_reply_need_not_be_read(text: str) -> None:
+    """To the byte: the provider's cached prefix must not change by it."""
+    read = Talk().ask("Hello").step(text).reply(text).ask("And now?").written()
+    left_out = Talk().ask("Hello").reply(text).ask("And now?").written()
+    assert left_out == read
+
+
+@pytest.mark.parametrize("status", [MessageStatus.FAILED, MessageStatus.CANCELLED, MessageStatus.PROCESSING])
+def test_a_reply_without_a_finished_round_is_told_as_what_it_is(status: MessageStatus) -> None:
+    written = Talk().ask("Hello").reply("Hi th", status).ask("And now?").written()
+    interrupted = [] if status is MessageStatus.PROCESSING else ["Hi th [interrupted]"]
+    assert [message["content"] for message in written if message["role"] == "assistant"] == interrupted
+
+
 def test_with_several_authors_the_model_is_told_who_speaks() -> None:
     written = Talk().ask("Hello").step("Hi.").reply("Hi.").note("Me too", KIM).ask("And now?", KIM).written()
 
