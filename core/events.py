@@ -127,13 +127,13 @@ Event = StateEvent | TextDelta | Lagged
 _STATE_EVENTS = {kind.__name__: kind for kind in get_args(StateEvent)}
 
 
-def to_json(event: StateEvent) -> dict[str, Any]:
-    """A flat object of strings and whole numbers, with the event's name under `event`; `readers` is a list or null."""
-    return {"event": type(event).__name__, **{name: _packed(getattr(event, name)) for name in event.__slots__}}
+def packed(event: StateEvent) -> dict[str, Any]:
+    """Its fields, with its name under `event`. Written as JSON it is flat: ids are strings, `readers` is a list of them or null."""
+    return {"event": type(event).__name__, **{name: getattr(event, name) for name in event.__slots__}}
 
 
-def from_json(stored: dict[str, Any]) -> StateEvent:
-    """The reverse of `to_json`."""
+def unpacked(stored: dict[str, Any]) -> StateEvent:
+    """The reverse of `packed`, read from JSON."""
     fields = dict(stored)
     kind = _STATE_EVENTS[fields.pop("event")]
     for name, value in fields.items():
@@ -145,12 +145,3 @@ def from_json(stored: dict[str, Any]) -> StateEvent:
             fields[name] = tuple(UUID(each) for each in value)
     event: StateEvent = kind(**fields)
     return event
-
-
-def _packed(value: Any) -> Any:
-    match value:
-        case UUID():
-            return str(value)
-        case tuple():
-            return [str(each) for each in value]
-    return value

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 
-from core.events import ConversationDeleted, Event, Lagged, StateEvent, TaskDeleted, TextDelta, from_json, to_json
+from pydantic_core import to_json
+
+from core.events import ConversationDeleted, Event, Lagged, StateEvent, TaskDeleted, TextDelta, packed, unpacked
 from core.text import clean, utf16_len
 
 NOTIFY = "SELECT pg_notify('onethread', payload) FROM unnest($1::text[]) AS payload"
@@ -57,7 +59,7 @@ def ping(origin: UUID) -> str:
 def _texts(events: Iterable[StateEvent | TextDelta]) -> Iterable[str]:
     for event in events:
         for each in _pieces(event):
-            yield json.dumps(each, ensure_ascii=False, separators=(",", ":"))
+            yield to_json(each).decode()
 
 
 def _pieces(event: StateEvent | TextDelta) -> Iterable[object]:
@@ -67,8 +69,8 @@ def _pieces(event: StateEvent | TextDelta) -> Iterable[object]:
             return _pieces_of_text(event)
         case ConversationDeleted(readers=tuple(users)) | TaskDeleted(readers=tuple(users)) if len(users) > _MAX_READERS:
             parts = [users[begin : begin + _MAX_READERS] for begin in range(0, len(users), _MAX_READERS)]
-            return [to_json(replace(event, readers=part)) for part in parts]
-    return [to_json(event)]
+            return [packed(replace(event, readers=part)) for part in parts]
+    return [packed(event)]
 
 
 def _pieces_of_text(delta: TextDelta) -> Iterable[list[object]]:
@@ -83,10 +85,10 @@ def _payload(origin: UUID, texts: Iterable[str]) -> str:
     return f"{origin.hex}[{','.join(texts)}]"
 
 
-def _event(packed: object) -> Event:
-    match packed:
+def _event(told: object) -> Event:
+    match told:
         case [str(conversation), str(message), int(stream_no), int(offset), str(text)]:
             return TextDelta(conversation_id=UUID(conversation), message_id=UUID(message), stream_no=stream_no, offset=offset, text=text)
         case dict():
-            return from_json(packed)
+            return unpacked(told)
     return Lagged()

@@ -3,13 +3,13 @@
 What SQLAlchemy does around each execution costs several times what the driver does; see docs/decisions/0007.
 """
 
-import json
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import ARRAY, ColumnElement, Connection, Dialect, Executable, String, Text, TypeDecorator, Uuid, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
@@ -128,13 +128,8 @@ async def on_driver(connection: AnyConnection, sql: str, arguments: Sequence[Any
     """The rows of a statement in the driver's own words, if it gives any."""
     if isinstance(connection, SqliteConnection):
         return connection.on_driver(sql, arguments)
-    cursor = _cursor(connection)
-    try:
-        await cursor._prepare_and_execute(sql, arguments)
-    except BaseException as error:  # noqa: BLE001  # also a cancellation: SQLAlchemy gives up the connection
-        await connection.run_sync(partial(_refuse, error, sql))
-    found: Sequence[Any] = cursor.fetchall()
-    return found
+    rows: Sequence[Any] = await _on_asyncpg(connection, sql, lambda driver: driver.fetch(sql, *arguments))
+    return rows
 
 
 async def _many_on_driver(connection: AnyConnection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -142,25 +137,30 @@ async def _many_on_driver(connection: AnyConnection, sql: str, rows: Sequence[Se
         for row in rows:
             connection.on_driver(sql, row)
         return
-    try:
-        await _cursor(connection)._executemany(sql, rows)
-    except BaseException as error:  # noqa: BLE001
-        await connection.run_sync(partial(_refuse, error, sql))
+    await _on_asyncpg(connection, sql, lambda driver: driver.executemany(sql, rows))
 
 
-def _cursor(connection: AsyncConnection) -> Any:
-    """SQLAlchemy's own for asyncpg, which begins the transaction, keeps what the server prepared, and translates errors. Its coroutines are
-    awaited as they are, since the methods around them want a greenlet for each statement."""
+async def _on_asyncpg(connection: AsyncConnection, sql: str, work: Callable[[Any], Awaitable[_T]]) -> _T:
+    """Lets asyncpg do it as it is, which keeps what the server prepared. SQLAlchemy begins the transaction, and hears of errors."""
     assert connection.sync_connection is not None
-    return connection.sync_connection.connection.cursor()
+    adapter: Any = connection.sync_connection.connection.dbapi_connection
+    try:
+        if adapter._transaction is None:
+            await adapter._start_transaction()
+        return await work(adapter.driver_connection)
+    except BaseException as error:  # also a cancellation: SQLAlchemy gives up the connection
+        await connection.run_sync(partial(_refuse, error, sql, adapter))
+        raise
 
 
-def _refuse(error: BaseException, sql: str, connection: Connection) -> None:
+def _refuse(error: BaseException, sql: str, adapter: Any, connection: Connection) -> None:
     """Raises what SQLAlchemy makes of a driver's error, after it gave up a connection that is lost."""
     try:
-        raise error  # this greenlet knows of no exception yet, and SQLAlchemy asks the interpreter for the one that it handles
-    except BaseException:  # noqa: BLE001
-        connection._handle_dbapi_exception(error, sql, None, None, None)
+        if isinstance(error, Exception):
+            adapter._handle_exception(error)  # raises it by SQLAlchemy's name
+        raise error
+    except BaseException as raised:  # noqa: BLE001  # SQLAlchemy asks the interpreter for the exception that this greenlet handles
+        connection._handle_dbapi_exception(raised, sql, None, None, None)
 
 
 class _Ids(TypeDecorator[Collection[UUID]]):
@@ -174,7 +174,7 @@ class _Ids(TypeDecorator[Collection[UUID]]):
 
     def process_bind_param(self, value: Collection[UUID] | None, dialect: Dialect) -> Any:
         ids = list(value or ())
-        return ids if dialect.name == "postgresql" else json.dumps([each.hex for each in ids])
+        return ids if dialect.name == "postgresql" else to_json([each.hex for each in ids]).decode()
 
 
 class _Among(ColumnElement[bool]):

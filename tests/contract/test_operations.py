@@ -202,12 +202,51 @@ async def test_how_much_was_said_is_counted_in_indexes_however_long_a_conversati
     plan = "\n".join(str(tuple(row)) for row in rows)
 
     counted, newest = (
-        ("on uq_messages_conversation_id_seq", "Index Scan Backward using uq_messages_conversation_id_seq")
+        ("Index Only Scan using uq_messages_conversation_id_seq", "Index Scan Backward using uq_messages_conversation_id_seq")
         if is_postgres(subject.url)
         else ("COVERING INDEX sqlite_autoindex_messages_2 (conversation_id=?)", "(conversation_id=? AND seq<?)")
     )
     for each in (counted, newest, "ix_messages_changed", "ix_turns_unfinished"):
         assert each in plan, plan
+
+
+async def test_a_plan_that_was_made_while_a_table_was_small_serves_when_it_is_big(subject: Subject) -> None:
+    """A connection keeps its plans: on PostgreSQL those of the first minutes would go through all of a table ever after."""
+    await subject.post()
+    statement = repositories._steps(plain=False)
+    async with subject.engine.begin() as connection:
+        sql = statement._compiled(connection.dialect).sql
+        if is_postgres(subject.url):
+            await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+            await connection.exec_driver_sql(f"PREPARE kept AS {sql}")
+            rows = await connection.exec_driver_sql("EXPLAIN EXECUTE kept(ARRAY[]::uuid[], 0, 0, 0)")
+        else:
+            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[]", 0, 0, 0))
+        plan = "\n".join(str(tuple(row)) for row in rows.all())
+
+    assert ("pk_steps" if is_postgres(subject.url) else "USING INDEX sqlite_autoindex_steps_1") in plan, plan
+
+
+async def test_what_somebody_wrote_in_the_last_minute_is_looked_for_in_an_index_alone(subject: Subject) -> None:
+    earlier = subject.clock.now() - timedelta(hours=1)
+    team = [subject.admin.user_id, *(new_id() for _ in range(20))]
+    entry = {"source": "s", "scope": "c", "body_sha256": "x", "result": {}}
+    entries = [
+        {**entry, "event_id": str(number), "user_id": team[number % len(team)], "received_at": earlier + timedelta(seconds=number)}
+        for number in range(3_500)
+    ]
+    async with subject.engine.begin() as connection:
+        await connection.execute(insert(schema.inbox), entries)
+        if is_postgres(subject.url):  # as its autovacuum does
+            await connection.exec_driver_sql("ANALYZE")
+    statement = repositories._nth_last_received()
+    async with subject.engine.begin() as connection:
+        compiled = statement._compiled(connection.dialect)
+        values = {"user": subject.admin.user_id, "since": earlier, "skipped": 59}
+        rows = await on_driver(connection, _EXPLAIN[connection.dialect.name] + compiled.sql, compiled.arguments(values))
+        plan = "\n".join(str(tuple(row)) for row in rows)
+
+    assert re.search(r"(Index Only Scan|COVERING INDEX).* ix_inbox_user_id_received_at_source", plan), plan
 
 
 async def _plan(subject: Subject, statement: Select[Any]) -> str:
