@@ -28,7 +28,9 @@ export function Thread() {
   reading.sent = waiting.length;
 
   const toEnd = () => {
-    if (reading.follows && box.current) box.current.scrollTop = reading.top = box.current.scrollHeight;
+    if (!reading.follows || !box.current) return;
+    box.current.scrollTop = box.current.scrollHeight;
+    reading.top = box.current.scrollTop; // not its height: what is told of this scrolling, maybe after a composer grew, is not the reader's
   };
   const seen = () => {
     if (reading.follows && document.visibilityState === "visible") read(conversation.id);
