@@ -60,20 +60,17 @@ def _configure(handler: logging.Handler, log_format: Literal["console", "json"],
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings quote what somebody sent
     structlog.configure(
         processors=[*shared, renderer],
-        logger_factory=lambda *_: _Lines(handler),
+        logger_factory=lambda *_: _Lines(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
 
 
 class _Lines:
-    """Gives our own entries to the handler as finished lines. By way of a logger of the standard library each would cost twice as much."""
-
-    def __init__(self, handler: logging.Handler) -> None:
-        self._handler = handler
+    """Gives our own entries to the handlers as finished lines. Rendered there, as those of libraries are, each would cost twice as much."""
 
     def info(self, line: str) -> None:
-        self._handler.handle(logging.LogRecord(_OURS, logging.INFO, "", 0, line, (), None))
+        logging.getLogger().handle(logging.LogRecord(_OURS, logging.INFO, "", 0, line, (), None))
 
     warning = error = critical = info
 
