@@ -523,7 +523,8 @@ class Steps(Protocol):
         ...
 
     async def of_turns(self, turn_ids: Collection[UUID], *, plain: bool = True) -> list[Step]:
-        """Ordered by turn and number. Not `plain` leaves out those that were their turn's only one and made but its reply's text."""
+        """Ordered by turn and number. Without the `plain` ones it leaves out first rounds without tools and thinking: such a round ends its
+        turn, so the reply says the same."""
         ...
 
 

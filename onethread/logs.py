@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Literal
@@ -66,13 +66,14 @@ def _configure(handler: logging.Handler, log_format: Literal["console", "json"],
     )
 
 
+def _at(level: int) -> Callable[["_Lines", str], None]:
+    return lambda _, line: logging.getLogger().handle(logging.LogRecord(_OURS, level, "", 0, line, (), None))
+
+
 class _Lines:
     """Gives our own entries to the handlers as finished lines. Rendered there, as those of libraries are, each would cost twice as much."""
 
-    def info(self, line: str) -> None:
-        logging.getLogger().handle(logging.LogRecord(_OURS, logging.INFO, "", 0, line, (), None))
-
-    warning = error = critical = info
+    info, warning, error, critical = map(_at, (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL))
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

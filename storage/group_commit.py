@@ -1,12 +1,12 @@
 """SQLite's transactions of one process, committed together: those that are ready at the same moment wait for the disk once.
 
-Each has a savepoint of its own in the transaction that they share, so that an exception undoes only what belongs to it. Nobody hears that
-something is stored before all of it is; see docs/decisions/0008.
+Each but the first has a savepoint of its own in the transaction that they share, so that an exception undoes only what belongs to it.
+Nobody hears that something is stored before all of it is; see docs/decisions/0008.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -47,7 +47,8 @@ class GroupCommit(Generic[_Unit]):
         try:
             group = self._group = self._group or await self._begin()
             try:
-                with group.connection.savepoint():
+                # What undoes the first one undoes all of the group. A savepoint would cost it a file, once it has changed 64 KiB of pages.
+                with group.connection.savepoint() if group.units else nullcontext():
                     unit = made_on(group.connection)
                     yield unit
             except BaseException as error:

@@ -98,6 +98,8 @@ def _to_driver(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
 def _from_driver(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
     if dialect.name == "sqlite" and isinstance(kind, Uuid | UtcDateTime):
         return _uuid if isinstance(kind, Uuid) else _time
+    if dialect.name == "postgresql" and isinstance(kind, UtcDateTime):
+        return None  # asyncpg's times are aware, and in UTC
     convert: _Convert | None = kind.dialect_impl(dialect).result_processor(dialect, None)
     return convert
 
@@ -125,7 +127,7 @@ def _cleaned(text: str | None) -> str | None:
 
 
 async def on_driver(connection: AnyConnection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
-    """The rows of a statement in the driver's own words, if it gives any."""
+    """The rows of a statement in the driver's own words, if it gives any. One at a time on each connection."""
     if isinstance(connection, SqliteConnection):
         return connection.on_driver(sql, arguments)
     rows: Sequence[Any] = await _on_asyncpg(connection, sql, lambda driver: driver.fetch(sql, *arguments))

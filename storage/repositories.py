@@ -90,6 +90,7 @@ from storage.sqlite import LONG
 _T = TypeVar("_T")
 _FIRST_TASK_NUMBER = 1
 _NANO = 1_000_000_000
+_NO_ITEMS: ColumnElement[str] = literal_column("'[]'")
 _OF_PEOPLE = (
     schema.turns.c.author_id,
     schema.tasks.c.assignee_id,
@@ -992,7 +993,8 @@ def _but_data() -> Select[Any]:
 def _steps(*, plain: bool) -> Prepared:
     step = schema.steps.c
     found = select(schema.steps).where(among(step.turn_id)).order_by(step.turn_id, step.number)
-    more = or_(step.number > 0, func.json_array_length(step.tool_requests) > 0, func.json_array_length(step.thinking) > 0)
+    requests, thinking = cast(step.tool_requests, Text), cast(step.thinking, Text)
+    more = or_(step.number > 0, requests != _NO_ITEMS, thinking != _NO_ITEMS)
     return Prepared(found if plain else found.where(more))
 
 

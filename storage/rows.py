@@ -1,6 +1,6 @@
 """Rows to the core's values and back."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
@@ -30,11 +30,17 @@ def converters(kind: Any) -> tuple[tuple[str, Any], ...]:
 def _converter(annotation: Any) -> Any:
     for kind in get_args(annotation) or (annotation,):
         if isinstance(kind, type) and issubclass(kind, StrEnum):
-            return _members(kind, {None: None} if NoneType in get_args(annotation) else {})
+            return _Members(kind, none=NoneType in get_args(annotation)).__getitem__
     origin: Any = get_origin(annotation)
     return origin if origin in (tuple, frozenset) else None
 
 
-def _members(kind: type[StrEnum], others: dict[Any, Any]) -> Callable[[Any], Any]:
-    """Looked up, in a tenth of the time that calling the class takes."""
-    return {**others, **{member.value: member for member in kind}}.__getitem__
+class _Members(dict[Any, Any]):
+    """By value: looked up in a tenth of the time that calling the class takes, which says what is wrong with others."""
+
+    def __init__(self, kind: type[StrEnum], *, none: bool) -> None:
+        super().__init__({member.value: member for member in kind} | ({None: None} if none else {}))
+        self._kind = kind
+
+    def __missing__(self, value: Any) -> StrEnum:
+        return self._kind(value)

@@ -226,8 +226,7 @@ def _prepare(connection: sqlite3.Connection, _record: object, *, reads_only: boo
     # FULL: what was acknowledged is on the disk, also when the power fails. NORMAL would only survive a killed process.
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
     # The writer waits in SqliteConnection._lock. A reader never waits for a writer, only, rarely, for a file that is being recovered.
-    # In memory SQLite keeps what a savepoint would undo: more than 64 KiB of it, and a post touches that much, go to a file otherwise.
-    pragmas += ["query_only=ON", "busy_timeout=1000"] if reads_only else ["busy_timeout=0", "temp_store=MEMORY"]
+    pragmas += ["query_only=ON", "busy_timeout=1000"] if reads_only else ["busy_timeout=0"]
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     connection.create_function("casefold", 1, _casefold, deterministic=True)

@@ -13,7 +13,7 @@ _ESCAPED_NUL = re.compile(r"((?<!\\)(?:\\\\)*)\\u0000")
 
 
 def json_text(value: Any) -> str:
-    """As JSON, with U+FFFD in place of U+0000 and lone surrogates."""
+    """As JSON, with U+FFFD in place of U+0000 and lone surrogates. Ids and times become strings."""
     try:
         text = to_json(value).decode()  # five times as fast as the standard library
     except PydanticSerializationError:  # a lone surrogate, which the standard library writes

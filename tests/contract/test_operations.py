@@ -219,9 +219,9 @@ async def test_a_plan_that_was_made_while_a_table_was_small_serves_when_it_is_bi
         if is_postgres(subject.url):
             await connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
             await connection.exec_driver_sql(f"PREPARE kept AS {sql}")
-            rows = await connection.exec_driver_sql("EXPLAIN EXECUTE kept(ARRAY[]::uuid[], 0, 0, 0)")
+            rows = await connection.exec_driver_sql("EXPLAIN EXECUTE kept(ARRAY[]::uuid[], 0)")
         else:
-            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[]", 0, 0, 0))
+            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", ("[]", 0))
         plan = "\n".join(str(tuple(row)) for row in rows.all())
 
     assert ("pk_steps" if is_postgres(subject.url) else "USING INDEX sqlite_autoindex_steps_1") in plan, plan

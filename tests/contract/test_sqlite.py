@@ -173,21 +173,6 @@ async def test_a_cancelled_change_is_undone_as_a_whole(engine: SqliteEngine) -> 
             assert (await connection.execute(text("SELECT max(i), count(*) FROM t"))).one() == (1, 1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
-async def test_what_a_savepoint_would_undo_is_kept_in_memory_however_much_it_is(engine: SqliteEngine) -> None:
-    """A post changes more pages than SQLite keeps in memory by itself; the file for the rest would cost more than all its statements."""
-    async with engine.begin() as connection:
-        await connection.execute(insert(NUMBERS).from_select(["i"], COUNTS), execution_options=LONG)
-    before = _open_files()
-    async with engine.begin() as connection, connection.begin_nested():
-        await connection.execute(text("UPDATE t SET i = i + 1"))
-        assert _open_files() == before
-
-
-def _open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 async def test_what_a_claim_looks_for_first_stands_in_an_index(engine: SqliteEngine, empty_sqlite: Path) -> None:
     """A worker asks it whenever something happens: it must not cost more with each turn that was ever answered."""
     for statement in (turn_queue._any_due(), turn_queue._unfinished()):
