@@ -236,8 +236,10 @@ async def _turn_json(uow: UnitOfWork, turn: Turn, unfinished: Sequence[Turn], wo
 
 
 def ended(reply_id: str, reply: JSON) -> list[Frame]:
-    """What tells that a reply has ended, from its content, status and metadata: `llm_complete`, and where it failed `llm_error`."""
-    complete = Frame("llm_complete", {"message_id": reply_id, **{key: reply[key] for key in ("content", "status", "metadata")}})
+    """What tells that a reply has ended, from the message that it is: `llm_complete`, and where it failed `llm_error`."""
+    complete = Frame(
+        "llm_complete", {"message_id": reply_id, **{key: reply[key] for key in ("content", "status", "metadata", "updated_at")}}
+    )
     error = reply["metadata"].get("error")
     if reply["status"] != MessageStatus.FAILED or not error:
         return [complete]

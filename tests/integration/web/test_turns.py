@@ -136,8 +136,10 @@ async def test_a_reply_is_followed_from_its_first_word_to_its_end(working: Site)
     ids = {"message_id": str(posted.reply_id)}
     (delta, *_) = [event for event in reader.events if event.name == "llm_delta"]
     assert delta == Event("llm_delta", {**ids, "stream_no": 1, "offset": 0, "delta": "Hi "}, "1.3")
-    metadata = reader.events[-1].data["metadata"]
-    assert reader.events[-1] == Event("llm_complete", {**ids, "content": "Hi there.", "status": "completed", "metadata": metadata}, "1.9")
+    metadata, updated_at = (reader.events[-1].data[key] for key in ("metadata", "updated_at"))
+    end = {**ids, "content": "Hi there.", "status": "completed", "metadata": metadata, "updated_at": updated_at}
+    assert reader.events[-1] == Event("llm_complete", end, "1.9")
+    assert updated_at == (await working.client.get(f"/api/turns/{posted.turn_id}")).json()["message"]["updated_at"]
     assert metadata["model"] == "one/model"
 
 

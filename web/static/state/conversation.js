@@ -133,9 +133,9 @@ const EVENTS = {
   new_message: (message) => put(message),
   message_changed: (message) => put(message),
   llm_delta: delta,
-  llm_complete: ({ message_id, content, status, metadata }) => {
+  llm_complete: ({ message_id, ...end }) => {
     writing.delete(message_id);
-    update(message_id, (reply) => ({ ...reply, content, status, metadata }));
+    update(message_id, (reply) => ({ ...reply, ...end }));
   },
   tool_call: setCall,
   turn_changed: (turn) => setTurns([turn]),
