@@ -609,6 +609,21 @@ async def test_a_logged_traceback_is_written_as_its_place_only(start: Start, wat
     assert not {"log file", "standard error"} & set(watch.leaks())
 
 
+def test_an_entry_of_ours_reaches_every_handler_once_with_its_level(tmp_path: Path) -> None:
+    """Also where the log was set up anew since the logger was first used."""
+    records, logger = Records(), structlog.get_logger()
+    records.setLevel(logging.WARNING)
+    with logging_as_in_production(tmp_path, Records()):
+        logger.info("before")
+        with logging_as_in_production(tmp_path / "anew", records):
+            logger.info("turn.claimed")
+            logger.error("turn.broke", reason="it")
+    (text,) = records.texts
+    assert "'levelname': 'ERROR'" in text
+    lines = (tmp_path / "anew" / "onethread.log").read_text(encoding="utf-8").splitlines()
+    assert [name in line for name, line in zip(("turn.claimed", "turn.broke"), lines, strict=True)] == [True, True]
+
+
 async def test_the_detector_sees_a_model_error_that_tells_too_much(start: Start, watch: Watch) -> None:
     async with watch.over(start, ScriptedModel(lambda _: (ModelFaltered(CANARY, reason="STREAM_CUT"),))) as world, world.working():
         await _ended(world, await _say(world))

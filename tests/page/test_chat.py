@@ -387,8 +387,7 @@ def test_what_is_read_stays_where_it_is_while_one_writes(site: Site, mia: Person
     filled(site, mia, posted, 30)
     page = opened(pages, mia, posted)
     box, lines = page.locator(".thread-box"), "\n".join(["a line"] * 8)
-    frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"  # sizes are observed at the end of a frame
-    rest = f"box => {frames}.then(() => box.scrollHeight - box.scrollTop - box.clientHeight)"
+    rest = "box => new Promise(requestAnimationFrame).then(() => box.scrollHeight - box.scrollTop - box.clientHeight)"
     field(page).fill(lines)
     for _ in range(3):
         field(page).press("x")
